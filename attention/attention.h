@@ -1,0 +1,42 @@
+/* attention.h - the interface between the forward pass, the attention modes and the cache.
+ *
+ * A mode chooses, one kernel attends, the cache owns the layout. A mode is a selection policy: for one layer, one KV
+ * head and one block of queries it says which key spans they read. flash.c is the only code that multiplies Q with K
+ * and V. A new mode is one file with a `const struct attn_ops` and one line in the list in attention.c.
+ *
+ * Arrays are f32, row-major: q [n][n_heads][k_dim], out [n][n_heads][v_dim]; n_heads % n_kv_heads == 0, query head h
+ * reads KV head h / (n_heads / n_kv_heads). Token t of a call sits at position pos + t and sees positions 0..pos+t. */
+#ifndef ATTENTION_ATTENTION_H
+#define ATTENTION_ATTENTION_H
+#include <stddef.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "kernels/kernels.h"
+#include "kvcache/kvcache.h"
+
+struct attn_shape {
+    int n_layers, n_heads, n_kv_heads, k_dim, v_dim;
+    int max_batch;                 /* most tokens of one attn_run */
+    float scale;                   /* scores are scale * q.k; 1/sqrt(k_dim) unless the model says otherwise */
+};
+
+struct attn;
+
+/* text is "MODE" or "MODE,key=value,..."; an unknown mode or key is refused with the list of known ones. */
+int attn_open(struct attn **out, const char *text, const struct attn_shape *, const struct kernels *, struct err *);
+void attn_close(struct attn *);                                    /* NULL is fine */
+const char *attn_name(const struct attn *);                        /* "full" */
+const char *attn_params(const struct attn *);                      /* "sink=64,recent=256": every key with its value */
+
+/* Attends for n tokens of one layer whose keys and values are in the cache already. Allocates nothing. */
+void attn_run(struct attn *, float *out, const float *q, const struct kvcache *, int layer, int pos, int n);
+
+size_t attn_scratch_bytes(const struct attn *);
+/* Keys multiplied so far, summed over layers and query heads, and the (layer, query head, token) triples they served:
+ * their quotient is keys_read_per_token. */
+void attn_counters(const struct attn *, uint64_t *keys_read, uint64_t *rows);
+
+/* The text of `--attn help`: every mode with its keys, defaults and source paper. */
+void attn_help(char *buf, size_t size);
+
+#endif

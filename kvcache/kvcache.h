@@ -1,0 +1,35 @@
+/* kvcache.h - who owns keys and values.
+ *
+ * A cache holds, per (layer, KV head), the keys and values of token positions 0..n_tokens-1 in pages of KV_PAGE tokens
+ * (kernels/tile.h says what a page looks like inside). It grows by chunks of pages as tokens arrive: nothing is
+ * reserved for a context that is not used. Keys are stored after RoPE, with absolute positions. */
+#ifndef KVCACHE_KVCACHE_H
+#define KVCACHE_KVCACHE_H
+#include <stddef.h>
+#include "base/err.h"
+#include "kernels/dtype.h"
+
+struct kv_shape {
+    int n_layers, n_kv_heads;
+    int k_dim, v_dim;              /* floats per head of a key and of a value; they may differ */
+    enum dtype type_k, type_v;     /* F32 F16 BF16 Q8_0 Q4_0; the quantised ones need dims % 32 == 0 */
+};
+
+struct kvcache;
+
+int kv_open(struct kvcache **out, const struct kv_shape *, struct err *);
+void kv_close(struct kvcache *);                                   /* NULL is fine */
+const struct kv_shape *kv_shape(const struct kvcache *);
+
+/* Makes room for positions below n_tokens; -1 when memory lacks (the cache stays as it was). */
+int kv_reserve(struct kvcache *, int n_tokens, struct err *);
+/* Stores n tokens of one layer at positions pos..pos+n-1 (reserved before): k [n][n_kv_heads][k_dim],
+ * v [n][n_kv_heads][v_dim], f32. */
+void kv_append(struct kvcache *, int layer, int pos, int n, const float *k, const float *v);
+/* Forgets positions >= n_tokens. */
+void kv_truncate(struct kvcache *, int n_tokens);
+
+size_t kv_bytes(const struct kvcache *);                           /* allocated now */
+size_t kv_bytes_at(const struct kv_shape *, int n_tokens);         /* what n_tokens will need */
+
+#endif
