@@ -262,7 +262,7 @@ static int read_alignment(const struct gguf_part *p, uint64_t *out, struct err *
 }
 
 static int read_tensors(struct cursor *c, struct gguf_part *p, uint64_t n) {
-    uint64_t alignment, *offsets = malloc((size_t)(n + 1) * sizeof *offsets);
+    uint64_t alignment = 0, *offsets = malloc((size_t)(n + 1) * sizeof *offsets);
     int rc = -1;
     if (!offsets || !(p->tensors = calloc((size_t)n + 1, sizeof *p->tensors))) {
         fail(c->err, "%s: no memory for %" PRIu64 " tensors", p->path, n);
@@ -284,7 +284,7 @@ done:
 
 int gguf_parse(struct gguf_part *p, struct err *err) {
     struct cursor c = { .part = p, .what = "key", .err = err };
-    uint64_t n_tensors, n_kv;
+    uint64_t n_tensors = 0, n_kv = 0;
     if (read_counts(&c, &n_tensors, &n_kv)) return -1;
     if (!(p->kv = calloc((size_t)n_kv + 1, sizeof *p->kv)))
         return fail(err, "%s: no memory for %" PRIu64 " keys", p->path, n_kv);
