@@ -216,6 +216,7 @@ int main(int argc, char **argv) {
     struct engine e;
     if (parse(&p, argc, argv, &err)) goto wrong;
     if (p.help) return 0;
+    p.engine.no_tokenizer = p.ids != NULL;
     if (engine_check(&e, &p.engine, &err) || attn_check(p.engine.attn, &err) || (p.kld && attn_check(p.kld, &err))) goto wrong;
     int rc = engine_open(&e, &err) || engine_load(&e, &err);
     if (!rc) rc = p.ids ? write_logits(&e, &p, &err) : perplexity(&e, &p, &err);
