@@ -1,10 +1,6 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <string.h>
 #include "base/flags.h"
+#include "tests/common/check.h"
 
 static int n, many;
 static bool on, fa;

@@ -1,15 +1,11 @@
 /* The whole forward pass against a double-precision reference, on random models of many shapes and every weight type. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "model/session.h"
+#include "tests/common/check.h"
 #include "tests/common/reference.h"
 #include "tests/common/tiny.h"
 

@@ -1,11 +1,7 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <math.h>
 #include <string.h>
 #include "model/sampler.h"
+#include "tests/common/check.h"
 
 enum { V = 1000 };
 static float logits[V];
