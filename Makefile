@@ -25,7 +25,7 @@ run: $(B)/run ; @ln -sf $< $@
 bin/%: $(B)/tools/% ; @mkdir -p bin && ln -sf ../$< $@
 
 $(B)/libneedle.a: $(LIB_OBJ) ; @rm -f $@ && ar rcs $@ $^
-$(B)/run: $(B)/run.c.o $(B)/libneedle.a ; $(CC) $(CFLAGS) $^ $(LDLIBS) -o $@
+$(B)/run: $(B)/run.c.o $(TOOL_LIB) $(B)/libneedle.a ; $(CC) $(CFLAGS) $^ $(LDLIBS) -o $@
 $(B)/tools/%: $(B)/tools/%.c.o $(TOOL_LIB) $(B)/libneedle.a ; $(CC) $(CFLAGS) $^ $(LDLIBS) -o $@
 $(B)/tests/%: $(B)/tests/%.c.o $(TEST_LIB) $(TOOL_LIB) $(B)/libneedle.a ; $(CC) $(CFLAGS) $^ -lcmocka $(LDLIBS) -o $@
 
