@@ -161,8 +161,8 @@ static const struct answer answers[] = {
      * qs[0] = 03: value 0 is 3. qs[32] = 10: value 128 + 2 * 32 = 192 is 1. */
     { DT_Q3_K, { { 109, 0x3c }, { 96, 0x51 }, { 104, 0xc1 }, { 0, 0x41 }, { 32, 3 }, { 64, 0x10 } }, 6, 0,
       { { 0, -45 }, { 1, 60 }, { 192, 16 }, { 193, -64 }, { 128, 108 }, { 16, 128 } }, 6 },
-    /* d = 1, dmin = 0.5. Scales at 4: byte 0 = 83: scale 0 is 3, scale 4 has high bits 2; byte 4 = 45: minimum 0 is 5,
-     * minimum 4 has high bits 1; byte 8 = 97: low nibbles of scale 4, 7, and minimum 4, 9: they are 39 and 25.
+    /* d = 1, dmin = 0.5. Scales at 4: byte 0 = 83: scale 0 is 3, scale 4 has high bits 2; byte 4 = 45: minimum 0
+     * is 5, minimum 4 has high bits 1; byte 8 = 97: low nibbles of scale 4, 7, and minimum 4, 9: they are 39 and 25.
      * qs at 16: byte 0 = 0c: value 0 is 12; byte 64 = 0a: value 128 is 10; byte 32 = f0: value 96 has scale 0. */
     { DT_Q4_K, { { 1, 0x3c }, { 3, 0x38 }, { 4, 0x83 }, { 8, 0x45 }, { 12, 0x97 }, { 16, 0x0c },
                  { 80, 0x0a }, { 48, 0xf0 } }, 8, 0,
@@ -322,16 +322,17 @@ static void test_small_weights(void **state) {
     float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y);
     for (int l = 0; l < COUNT(limits); l++) {
         uint64_t seed = 8;
-        double err = 0, all = 0;
+        double err = 0, sum = 0;
         for (int i = 0; i < N; i++) x[i] = (float)(1e-4 * noise_normal(&seed));
         round_trip(limits[l].type, x, y, N);
         for (int i = 0; i < N; i++) {
             err += (double)(x[i] - y[i]) * (double)(x[i] - y[i]);
-            all += (double)x[i] * (double)x[i];
+            sum += (double)x[i] * (double)x[i];
         }
         double limit = limits[l].gauss * (limits[l].type == DT_Q8_0 ? 1.25 : 1.03);
-        if (sqrt(err / all) > limit)
-            fail_msg("%s: relative error %g, at most %g wanted", dtype_name((int)limits[l].type), sqrt(err / all), limit);
+        if (sqrt(err / sum) > limit)
+            fail_msg("%s: relative error %g, at most %g wanted", dtype_name((int)limits[l].type),
+                     sqrt(err / sum), limit);
     }
     free(x);
     free(y);
