@@ -30,7 +30,8 @@ uint16_t f32_to_bf16(float f);                          /* round to nearest even
 /* The definition of each format: n values (n % block == 0) from src to dst, exactly as the format says. */
 void dequant_row(enum dtype type, const void *src, float *dst, size_t n);
 
-/* The way back, for bin/quantize, bin/synth and KV caches. importance (per value, may be NULL) weighs the error. */
+/* The way back, for bin/quantize, bin/synth and KV caches: n values (n % block == 0), same result on
+ * every machine. Values a format cannot hold are clamped; a NaN counts as 0 in the block formats. */
 void quant_row(enum dtype type, const float *src, void *dst, size_t n);
 
 #endif
