@@ -31,7 +31,7 @@ int acts_open(struct acts **out, int max_tokens, int max_cols, struct err *err) 
             size_t factors = n / (size_t)encodings[i].sub * sizeof(float);
             e->q = take(a, n, &failed);
             e->scale = take(a, factors, &failed);
-            e->neg_sum = take(a, factors, &failed);
+            e->start = take(a, factors, &failed);
             e->sum = take(a, factors, &failed);
         }
         a->n_threads = omp_get_max_threads();
@@ -75,7 +75,7 @@ void acts_close(struct acts *a) {
     for (int i = 0; i < ACTS_ENCODINGS; i++) {
         free(a->encoded[i].q);
         free(a->encoded[i].scale);
-        free(a->encoded[i].neg_sum);
+        free(a->encoded[i].start);
         free(a->encoded[i].sum);
     }
     free(a->scratch);

@@ -69,7 +69,7 @@ static void encode(const struct qacts *x, int t, const float *row, int span) {
     int8_t *q = x->q + (size_t)t * x->cols;
     size_t n = (size_t)(x->cols / x->sub);
     float *scale = x->scale + t * n, *sum = x->sum + t * n;
-    int32_t *neg_sum = x->neg_sum + t * n;
+    int32_t *start = x->start + t * n;
     int per_span = span / x->sub;
     for (int c = 0; c < x->cols; c += span) {
         float s = encode_span(q + c, row + c, (unsigned)span);
@@ -78,7 +78,7 @@ static void encode(const struct qacts *x, int t, const float *row, int span) {
     for (size_t s = 0; s < n; s++) {
         int32_t total = 0;
         for (int i = 0; i < x->sub; i++) total += q[s * x->sub + i];
-        neg_sum[s] = -total;
+        start[s] = -128 * total;
         sum[s] = scale[s] * (float)total;
     }
 }

@@ -16,13 +16,28 @@
 #include <stdint.h>
 #include "kernels/dtype.h"
 
+/*      type    block sub bits centre min book */
+#define MAT_FORMATS(X) \
+    X(Q8_0,   32,   32, 8,  128,  0,  0) \
+    X(Q4_0,   32,   32, 4,    8,  0,  0) \
+    X(Q4_1,   32,   32, 4,    0,  1,  0) \
+    X(Q5_0,   32,   32, 5,   16,  0,  0) \
+    X(Q5_1,   32,   32, 5,    0,  1,  0) \
+    X(IQ4_NL, 32,   32, 4,  128,  0,  1) \
+    X(Q2_K,   256,  16, 2,    0,  1,  0) \
+    X(Q3_K,   256,  16, 3,    4,  0,  0) \
+    X(Q4_K,   256,  32, 4,    0,  1,  0) \
+    X(Q5_K,   256,  32, 5,    0,  1,  0) \
+    X(Q6_K,   256,  16, 6,   32,  0,  0) \
+    X(IQ4_XS, 256,  32, 4,  128,  0,  1)
+
 struct mat_format {
     enum dtype type;
     int block;            /* columns that share d and dmin: 32 or 256 */
     int sub;              /* columns that share one factor: 32 or 16 */
     int bits;             /* of a code: 2 3 4 5 6 8 */
-    int centre;           /* level = code - centre; what a book's values are shifted by to be unsigned */
-    int has_min;
+    int centre;           /* level = code - centre; what a book's levels are shifted by to be unsigned */
+    int has_min;          /* has a minimum or a centre, never both */
     const int8_t *book;   /* code -> level, or NULL */
 };
 
@@ -41,7 +56,7 @@ struct qacts {
     int n_tokens, cols, sub;
     int8_t *q;            /* [n_tokens][cols] */
     float *scale;         /* [n_tokens][cols / sub] */
-    int32_t *neg_sum;     /* [n_tokens][cols / sub]  -sum of q: times centre it starts an unsigned dot product */
+    int32_t *start;       /* [n_tokens][cols / sub]  -128 * sum of q: where a dot product with level + 128 starts */
     float *sum;           /* [n_tokens][cols / sub]  scale * sum of q: what a minimum multiplies */
 };
 

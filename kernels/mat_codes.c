@@ -4,19 +4,10 @@
 #include "kernels/mat.h"
 
 static const struct mat_format formats[] = {
-    /* type      block  sub bits centre min book */
-    { DT_Q8_0,   32,    32, 8,   128,   0,  NULL },
-    { DT_Q4_0,   32,    32, 4,   8,     0,  NULL },
-    { DT_Q4_1,   32,    32, 4,   0,     1,  NULL },
-    { DT_Q5_0,   32,    32, 5,   16,    0,  NULL },
-    { DT_Q5_1,   32,    32, 5,   0,     1,  NULL },
-    { DT_IQ4_NL, 32,    32, 4,   128,   0,  iq4_values },
-    { DT_Q2_K,   256,   16, 2,   0,     1,  NULL },
-    { DT_Q3_K,   256,   16, 3,   4,     0,  NULL },
-    { DT_Q4_K,   256,   32, 4,   0,     1,  NULL },
-    { DT_Q5_K,   256,   32, 5,   0,     1,  NULL },
-    { DT_Q6_K,   256,   16, 6,   32,    0,  NULL },
-    { DT_IQ4_XS, 256,   32, 4,   128,   0,  iq4_values },
+#define FORMAT(type, block, sub, bits, centre, min, book) \
+    { DT_##type, block, sub, bits, centre, min, book ? iq4_values : NULL },
+    MAT_FORMATS(FORMAT)
+#undef FORMAT
 };
 
 const struct mat_format *mat_format(enum dtype type) {
