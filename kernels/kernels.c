@@ -7,10 +7,10 @@
 #include "kernels/vec.h"
 
 static const struct kernels sets[] = {
-    { "scalar", &vec_scalar, &mat_scalar, NULL },
+    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar },
 #ifdef __x86_64__
-    { "avx2", &vec_avx2, &mat_avx2, NULL },
-    { "avx512", &vec_avx512, &mat_avx512, NULL },
+    { "avx2", &vec_avx2, &mat_avx2, &tile_scalar },
+    { "avx512", &vec_avx512, &mat_avx512, &tile_scalar },
 #endif
 };
 

@@ -7,6 +7,7 @@
 #include "model/session.h"
 #include "tests/common/check.h"
 #include "tests/common/reference.h"
+#include "tests/common/temp.h"
 #include "tests/common/tiny.h"
 
 enum { N = 70 };                                /* odd against pages, tiles and batches */
