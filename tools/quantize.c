@@ -14,7 +14,7 @@
 #include "model/gguf_write.h"
 #include "tools/common/recipe.h"
 
-enum { SLAB = 32 << 20 };                           /* bytes of output made at a time */
+enum { SLAB = 1 << 20 };                            /* bytes of output made at a time */
 
 struct options {
     const char *in, *out;
