@@ -77,6 +77,7 @@ struct mat_kernels {
                  const float *x, int n_tokens, void *scratch);
 };
 
-extern const struct mat_kernels mat_scalar, mat_avx2, mat_avx512;
+extern const struct mat_kernels mat_scalar, mat_avx2, mat_avx512, mat_amx;
+int mat_amx_usable(void);     /* on a CPU that has AMX: does the operating system lend it? */
 
 #endif
