@@ -43,40 +43,36 @@ static void configure(int sub) {
     } while (0)
 
 INLINE void convert(__m512 acc[TOKENS], const int32_t *sums, int has_min, const struct strip *w, size_t s,
-                    const float *scale, const float *sum, size_t subs) {
+                    const float *scale, const float *sum) {
     __m512 ws = _mm512_loadu_ps(w->scale + s * PANEL);
     #pragma GCC unroll 16
     for (int t = 0; t < TOKENS; t++) {
-        __m512 both = _mm512_mul_ps(ws, _mm512_set1_ps(scale[(size_t)t * subs + s]));
+        __m512 both = _mm512_mul_ps(ws, _mm512_set1_ps(scale[t]));
         acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + t * PANEL)), both, acc[t]);
     }
     if (!has_min) return;
     __m512 wm = _mm512_loadu_ps(w->min + s * PANEL);
     #pragma GCC unroll 16
     for (int t = 0; t < TOKENS; t++)
-        acc[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[(size_t)t * subs + s]), acc[t]);
+        acc[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), acc[t]);
 }
 
 INLINE void multiply(int sub, int has_min, float *y, size_t ldy, const struct strip *w, __mmask16 mask,
                      const struct qacts *x, int t0) {
-    const size_t cols = (size_t)x->cols, subs = cols / (size_t)sub;
+    const size_t cols = (size_t)x->cols, subs = cols / (size_t)sub, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
-    const float *scale = x->scale + (size_t)t0 * subs, *sum = x->sum + (size_t)t0 * subs;
+    const float *scale = x->scale + t0, *sum = x->sum + t0;
     const uint8_t *code = w->code;
-    _Alignas(64) int32_t sums[2][TOKENS * PANEL];
+    _Alignas(64) int32_t sums[4][TOKENS * PANEL];
     __m512 acc[TOKENS];
     #pragma GCC unroll 16
     for (int t = 0; t < TOKENS; t++) acc[t] = _mm512_setzero_ps();
-    size_t s = 0;
-    for (; s + 2 <= subs; s += 2) {
-        MULTIPLY(0, sums[0]);
-        MULTIPLY(1, sums[1]);
-        convert(acc, sums[0], has_min, w, s, scale, sum, subs);
-        convert(acc, sums[1], has_min, w, s + 1, scale, sum, subs);
-    }
-    for (; s < subs; s++) {
-        MULTIPLY(0, sums[0]);
-        convert(acc, sums[0], has_min, w, s, scale, sum, subs);
+    if (subs > 0) MULTIPLY(0, sums[0]);
+    if (subs > 1) MULTIPLY(1, sums[1]);
+    if (subs > 2) MULTIPLY(2, sums[2]);
+    for (size_t s = 0; s < subs; s++, scale += ld, sum += ld) {
+        if (s + 3 < subs) MULTIPLY(3, sums[(s + 3) % 4]);
+        convert(acc, sums[s % 4], has_min, w, s, scale, sum);
     }
     #pragma GCC unroll 16
     for (int t = 0; t < TOKENS; t++) _mm512_mask_storeu_ps(y + (size_t)t * ldy, mask, acc[t]);
