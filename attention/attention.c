@@ -37,6 +37,14 @@ static int check_shape(const struct attn_shape *s, struct err *err) {
     return 0;
 }
 
+int attn_check(const char *text, struct err *err) {
+    const size_t len = strcspn(text, ",");
+    const struct attn_ops *ops = find(text, len);
+    struct attn_args args;
+    if (!ops) return unknown(text, (int)(len > 64 ? 64 : len), err);
+    return args_parse(&args, ops->name, ops->keys, text + len, err);
+}
+
 int attn_open(struct attn **out, const char *text, const struct attn_shape *shape, const struct kernels *kernels,
               struct err *err) {
     size_t len = strcspn(text, ",");

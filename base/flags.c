@@ -62,6 +62,7 @@ static int store(const struct flag *f, const char *name, const char *value, stru
         l->item[l->n++] = value;
         return 0;
     }
+    case FLAG_SWITCH: *(bool *)f->to = !value || !spelled("off 0", value, strlen(value)); return 0;
     case FLAG_IGNORED: if (f->to) *(bool *)f->to = true; return 0;
     case FLAG_HEADING: break;
     }
@@ -87,7 +88,9 @@ int flags_parse(const struct flag *table, int argc, char **argv, const char **po
         snprintf(name, sizeof name, "%.*s", (int)n, a);
         if (!f) return fail(err, "unknown flag '%s' (--help lists them)", name);
         const char *value = a[n] == '=' ? a + n + 1 : NULL;
-        if (!f->arg && value) return fail(err, "%s takes no value, got '%s'", name, value);
+        if (f->kind == FLAG_SWITCH && !value && i + 1 < argc && spelled("on off auto 0 1", argv[i + 1], strlen(argv[i + 1])))
+            value = argv[++i];
+        else if (!f->arg && value && f->kind != FLAG_SWITCH) return fail(err, "%s takes no value, got '%s'", name, value);
         if (f->arg && !value) {
             if (i + 1 == argc) return fail(err, "%s: got nothing, wanted %s", name, f->arg);
             value = argv[++i];

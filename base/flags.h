@@ -22,6 +22,7 @@ enum flag_kind {
     FLAG_FLOAT,     /* double *to, within min..max (both 0: any) */
     FLAG_STR,       /* const char **to, borrowed from argv */
     FLAG_LIST,      /* struct flag_list *to: may repeat */
+    FLAG_SWITCH,    /* bool *to: alone or with on, auto, 1: true; with off, 0: false */
     FLAG_IGNORED,   /* takes a value when arg is set; to NULL: accepted without effect, *(bool *)to = true otherwise */
     FLAG_HEADING,   /* help only: `help` is printed as a heading */
 };

@@ -66,7 +66,7 @@ static int bind_layer(struct model *m, int l, size_t *pool, struct err *err) {
            bind_matrix(m, l, "ffn_down.weight", c->n_embd, c->n_ff, &y->down, err) ? -1 : 0;
 }
 
-static int repack(struct model *m, struct err *err) {
+int model_repack(struct model *m, struct err *err) {
     for (int l = 0; l < m->c.n_layers; l++) {
         struct layer *y = &m->layers[l];
         struct matrix *all[] = { &y->wq, &y->wk, &y->wv, &y->wo, &y->gate, &y->up, &y->down };
@@ -98,7 +98,6 @@ int model_open(struct model **out, const struct gguf *g, const struct model_opti
     else if (bind_matrix(m, -1, "output.weight", c->n_vocab, c->n_embd, &m->out, err)) goto done;
     for (int l = 0; l < c->n_layers; l++)
         if (bind_layer(m, l, &pool, err)) goto done;
-    if (!(o && o->no_repack) && repack(m, err)) goto done;
     *out = m, m = NULL, rc = 0;
 done:
     model_close(m);

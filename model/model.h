@@ -34,11 +34,12 @@ struct model {
 struct model_options {
     const struct kernels *kernels;                 /* NULL: the widest set of this CPU */
     const struct rope_override *rope;              /* NULL: as the file says */
-    bool no_repack;                                /* keep the weights as they lie in the file */
 };
 
-/* Binds and checks every tensor by name and shape, then repacks. 0, or -1 with *err and *out untouched. */
+/* Binds and checks every tensor by name and shape: cheap, no weight is read. 0, or -1 with *err and *out untouched. */
 int model_open(struct model **out, const struct gguf *, const struct model_options *, struct err *);
+/* Repacks the weights for the kernel set where that is faster: reads the whole file. Optional; before the first eval. */
+int model_repack(struct model *, struct err *);
 void model_close(struct model *);                  /* NULL is fine */
 /* "Q4_0", "Q4_K + Q6_K": the types of the matrices, commonest first. */
 void model_type_name(const struct model *, char *buf, size_t size);

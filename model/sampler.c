@@ -118,7 +118,7 @@ int32_t sampler_next(struct sampler *s, const float *logits) {
     sort_best(s->c, n, k);
     n = k;
     const double top = s->c[0].logit;
-    if (top == -INFINITY) return -1;
+    if (isinf(top)) return top > 0 ? s->c[0].id : -1;
 
     if (s->o.top_p < 1) {                           /* the fewest that hold top_p of the mass, at least one */
         double sum = 0, run = 0;
