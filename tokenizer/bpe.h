@@ -10,7 +10,8 @@ struct bpe;
 int bpe_open(struct bpe **out, const struct vocab *v, const struct gguf *, struct err *);
 void bpe_close(struct bpe *);                      /* NULL is fine */
 
-/* Appends the ids of text[n]; every byte that is not part of valid UTF-8 counts as U+FFFD. */
+/* Appends the ids of text[n]; every byte that is not part of valid UTF-8 counts as U+FFFD. A byte
+ * that the vocabulary has no piece for is left out. */
 int bpe_encode(const struct bpe *, const char *text, size_t n, struct ids *, struct err *);
 
 /* Byte-level vocabularies spell each byte as one printable character: the byte behind such a character, -1 if it is
