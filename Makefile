@@ -35,7 +35,9 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/libtests.a $(LIBS) ; $(CC) $(CFLAGS) $^ -lcm
 $(B)/%.c.o: %.c ; @mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c $< -o $@
 $(B)/%.cc.o: %.cc ; @mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 $(B)/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
-$(B)/%_avx512.c.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx2 -mfma -mf16c
+AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx2 -mfma -mf16c
+$(B)/%_avx512.c.o: ISA := $(AVX512)
+$(B)/%_amx.c.o: ISA := $(AVX512) -mamx-tile -mamx-int8
 -include $(LIB_OBJ:.o=.d) $(wildcard $(B)/*.d $(B)/tools/*.d $(B)/tools/common/*.d $(B)/tests/*.d $(B)/tests/common/*.d)
 
 deps: ; @sh tools/deps.sh

@@ -37,11 +37,11 @@ static uint16_t to_line(int top, const float *x, uint8_t *q, uint16_t *m) {
     return d;
 }
 
-/* Eight bits need no search: the scale spans the block. */
+/* Eight bits need no search: the scale spans the block, and no value is off by more than d / 2. */
 static void q8_0(const float *x, struct block_q8_0 *b) {
     float most = 0;
     for (int i = 0; i < QK; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-    b->d = finite_half(most / 127);
+    b->d = half_up(most / 127);
     float d = f16_to_f32(b->d), inv = d > 0 ? 1 / d : 0;
     for (int i = 0; i < QK; i++) {
         float t = x[i] * inv;

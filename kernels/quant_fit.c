@@ -26,6 +26,11 @@ static float add_up(four v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 static float clamp(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
 
+uint16_t half_up(float d) {
+    uint16_t h = f32_to_f16(d);
+    return (uint16_t)(h + (fabsf(f16_to_f32(h)) < fabsf(d)));
+}
+
 /* ---- one scale ---- */
 
 /* Levels are kept as floats: small integers, so sums of their products are exact. */
@@ -141,8 +146,8 @@ uint16_t fit_scales(const struct grid *g, const float *x, int n, int size, int l
     float d = extreme / (float)lo;
     for (int round = 0; round < REFINE_BLOCK; round++) {
         int8_t trial[GROUPS];
-        uint16_t half = f32_to_f16(d);
-        if (!(half & 0x7fff)) break;               /* all zero, or too small for an f16 */
+        uint16_t half = round == 0 ? half_up(d) : f32_to_f16(d);
+        if (!(half & 0x7fff)) break;               /* all zero */
         float err = choose_scales(g, x, n, size, lo, hi, ideal, f16_to_f32(half), trial, &d);
         if (!(err < best_err)) break;
         best_err = err, best = half;
@@ -279,7 +284,8 @@ void fit_lines(const float *x, int n, int size, int top, int max, uint16_t *d, u
     struct line unit = { most.d / (float)max, most.m / (float)max };
     for (int round = 0; round < REFINE_BLOCK; round++) {
         uint8_t c[GROUPS], m[GROUPS];
-        uint16_t hd = f32_to_f16(unit.d), hm = f32_to_f16(unit.m);
+        uint16_t hd = round == 0 ? half_up(unit.d) : f32_to_f16(unit.d);
+        uint16_t hm = round == 0 ? half_up(unit.m) : f32_to_f16(unit.m);
         if ((hd | hm) & 0x8000) break;             /* the fit wants a sign these formats lack */
         unit = (struct line){ f16_to_f32(hd), f16_to_f32(hm) };
         float err = choose_lines(x, n, size, top, max, ideal, unit, c, m, &unit);
