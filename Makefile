@@ -11,7 +11,7 @@ OPT-debug := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer
 CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DNEEDLE_VERSION='"$(VERSION)"' $(if $(OPENBLAS),-DHAVE_OPENBLAS)
 CFLAGS := -std=c11 $(WARN) $(OPT-$(MODE)) -fopenmp
 CXXFLAGS := -std=c++17 $(WARN) $(OPT-$(MODE))
-LDLIBS := -lsentencepiece -lpcre2-8 -lcjson -lpng $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
+LDLIBS := -lsentencepiece -lpcre2-8 -lcjson $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
 
 LIB_SRC := $(wildcard base/*.c kernels/*.c kvcache/*.c attention/*.c tokenizer/*.c tokenizer/*.cc model/*.c)
 LIB_OBJ := $(patsubst %,$(B)/%.o,$(LIB_SRC))
@@ -35,7 +35,9 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/libtests.a $(LIBS) ; $(CC) $(CFLAGS) $^ -lcm
 $(B)/%.c.o: %.c ; @mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c $< -o $@
 $(B)/%.cc.o: %.cc ; @mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 $(B)/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
-$(B)/%_avx512.c.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx2 -mfma -mf16c
+AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx2 -mfma -mf16c
+$(B)/%_avx512.c.o: ISA := $(AVX512)
+$(B)/%_amx.c.o: ISA := $(AVX512) -mamx-tile -mamx-int8
 -include $(LIB_OBJ:.o=.d) $(wildcard $(B)/*.d $(B)/tools/*.d $(B)/tools/common/*.d $(B)/tests/*.d $(B)/tests/common/*.d)
 
 deps: ; @sh tools/deps.sh

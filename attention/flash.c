@@ -14,6 +14,7 @@ enum {
     SEGMENT = 512,         /* keys of one partial result */
     ROWS = 128,            /* query rows of one sweep: tokens x heads of the group */
     IN_FLIGHT = 64,        /* partial results per token and KV head that wait for their merge when keys are split */
+    SMALL = 300000,
 };
 
 /* Attention over some of the keys, not yet divided: row r has seen exponentials 2^(s - m[r]) that add up to the lanes
@@ -333,16 +334,19 @@ static void attend_block(struct flash *f, struct worker *w, struct attn_mode *mo
     }
 }
 
-/* Threads may be fewer by now than at flash_open, never more than there is scratch for. */
-static int threads(const struct flash *f) {
-    int n = omp_get_max_threads();
-    return n < f->n_workers ? n : f->n_workers;
+/* Threads may be fewer by now than at flash_open, never more than there is scratch for; and waking them costs some
+ * microseconds, in which one of them does SMALL multiplications. */
+static int threads(const struct flash *f, int pos, int n) {
+    const double work = (double)n * f->shape.n_heads * (pos + n) * (f->shape.k_dim + f->shape.v_dim);
+    int most = omp_get_max_threads();
+    if (work < SMALL) return 1;
+    return most < f->n_workers ? most : f->n_workers;
 }
 
 static void run_blocks(struct flash *f, struct attn_mode *mode, float *out, const float *q, const struct kvcache *kv,
                        int layer, int pos, int n) {
     const int heads = f->shape.n_kv_heads, from = pos / f->block, blocks = (pos + n - 1) / f->block - from + 1;
-    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads(f))
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads(f, pos, n))
     for (int i = blocks * heads - 1; i >= 0; i--) {        /* the last block sees most keys: it goes first */
         int begin = (from + i / heads) * f->block, end = begin + f->block;
         if (begin < pos) begin = pos;
@@ -383,7 +387,7 @@ static void run_segments(struct flash *f, struct attn_mode *mode, float *out, co
             if (count > most) most = count;
         }
         if (!most) break;
-        #pragma omp parallel num_threads(threads(f))
+        #pragma omp parallel num_threads(threads(f, pos, n))
         {
             struct worker *w = &f->workers[omp_get_thread_num()];
             #pragma omp for schedule(dynamic, 1) collapse(2)
@@ -416,7 +420,7 @@ void flash_run(struct flash *f, struct attn_mode *mode, float *out, const float 
     if (n < 1) return;
     const int one_block = pos / f->block == (pos + n - 1) / f->block;
     const int tasks = f->shape.n_kv_heads * ((n + f->block - 1) / f->block);
-    if (one_block && 2 * n <= IN_FLIGHT && n * f->group <= f->rows && tasks < 4 * threads(f) && pos + n > SEGMENT)
+    if (one_block && 2 * n <= IN_FLIGHT && n * f->group <= f->rows && tasks < 4 * threads(f, pos, n) && pos + n > SEGMENT)
         run_segments(f, mode, out, q, kv, layer, pos, n);
     else
         run_blocks(f, mode, out, q, kv, layer, pos, n);

@@ -19,68 +19,71 @@ static inline int32_t nearest(float x) {
     return (bits & 0x7fffff) - 0x400000;
 }
 
-/* Largest magnitude as bits without sign: NaN > infinity > every number. */
-static inline uint32_t largest_bits(const float *x, unsigned n) {
-    uint32_t top = 0;
-    for (unsigned i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bits &= 0x7fffffff;
+static inline uint32_t float_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float bits_float(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* To the 11 significant bits of a half float, ties to even; what is no normal half float stays as it is. */
+static inline float half_precision(float x) {
+    uint32_t bits = float_bits(x);
+    return x >= 0x1p-14f && x <= 65504.f ? bits_float((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu) : x;
+}
+
+/* span is a constant wherever this is used, so that the loops become a few vectors. */
+static inline __attribute__((always_inline)) float encode_span(int8_t *q, const float *x, int span) {
+    uint32_t top = 0;                                    /* largest magnitude: NaN > infinity > every number */
+    for (int i = 0; i < span; i++) {
+        uint32_t bits = float_bits(x[i]) & 0x7fffffff;
         top = bits > top ? bits : top;
     }
-    return top;
-}
-
-/* A half float where it is a normal number, else as it is. */
-static inline float half_precision(float x) {
-    return x >= 0x1p-14f && x <= 65504.f ? f16_to_f32(f32_to_f16(x)) : x;
-}
-
-static inline float encode_span(int8_t *q, const float *x, unsigned span) {
-    uint32_t bits = largest_bits(x, span);
-    float top, inverse, scale;
-    memcpy(&top, &bits, sizeof top);
-    if (bits == 0 || bits >= 0x7f800000) {
-        memset(q, 0, span);
-        return bits == 0 ? 0 : NAN;
-    }
+    float scale = bits_float(top) / 127, inverse = 1 / scale;
     if (span == 32) {
-        scale = top / 127;
-        inverse = 1 / scale;
         scale = half_precision(scale);
     } else {
-        for (unsigned i = 0; i < span; i++)                   /* the first of that magnitude gives the sign */
-            if (fabsf(x[i]) == top) { top = x[i]; break; }
-        inverse = -127 / top;
+        int positive = 0;                                /* does the largest, or one of them, have no sign? */
+        for (int i = 0; i < span; i++) positive |= float_bits(x[i]) == top;
+        inverse = -127 / bits_float(positive ? top : top | 0x80000000);
         scale = 1 / inverse;
     }
-    if (!(fabsf(inverse) < INFINITY)) {                  /* all but zero: below what a float can invert */
-        memset(q, 0, span);
-        return 0;
+    if (top >= 0x7f800000 || !(fabsf(inverse) < INFINITY)) {
+        memset(q, 0, (size_t)span);
+        return top >= 0x7f800000 ? NAN : 0;              /* 0: all zero, or less than a float can invert */
     }
-    for (unsigned i = 0; i < span; i++) {
+    for (int i = 0; i < span; i++) {
         int32_t v = nearest(x[i] * inverse);
         q[i] = (int8_t)(v > 127 ? 127 : v);
     }
     return scale;
 }
 
-static void encode(const struct qacts *x, int t, const float *row, int span) {
+static inline __attribute__((always_inline))
+void encode_row(const struct qacts *x, int t, const float *row, int span, int sub) {
     int8_t *q = x->q + (size_t)t * x->cols;
-    size_t n = (size_t)(x->cols / x->sub);
-    float *scale = x->scale + t * n, *sum = x->sum + t * n;
-    int32_t *start = x->start + t * n;
-    int per_span = span / x->sub;
+    size_t at = (size_t)t, ld = (size_t)x->n_tokens;
     for (int c = 0; c < x->cols; c += span) {
-        float s = encode_span(q + c, row + c, (unsigned)span);
-        for (int i = 0; i < per_span; i++) scale[c / x->sub + i] = s;
+        float scale = encode_span(q + c, row + c, span);
+        for (int s = c; s < c + span; s += sub, at += ld) {
+            int32_t total = 0;
+            for (int i = 0; i < sub; i++) total += q[s + i];
+            x->scale[at] = scale;
+            x->start[at] = -128 * total;
+            x->sum[at] = scale * (float)total;
+        }
     }
-    for (size_t s = 0; s < n; s++) {
-        int32_t total = 0;
-        for (int i = 0; i < x->sub; i++) total += q[s * x->sub + i];
-        start[s] = -128 * total;
-        sum[s] = scale[s] * (float)total;
-    }
+}
+
+static void encode(const struct qacts *x, int t, const float *row, int span) {
+    if (span == 32) encode_row(x, t, row, 32, 32);
+    else if (x->sub == 32) encode_row(x, t, row, 256, 32);
+    else encode_row(x, t, row, 256, 16);
 }
 
 #endif

@@ -9,8 +9,9 @@
 static const struct kernels sets[] = {
     { "scalar", &vec_scalar, &mat_scalar, &tile_scalar },
 #ifdef __x86_64__
-    { "avx2", &vec_avx2, &mat_avx2, &tile_scalar },
-    { "avx512", &vec_avx512, &mat_avx512, &tile_scalar },
+    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2 },
+    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512 },
+    { "amx", &vec_avx512, &mat_amx, &tile_avx512 },
 #endif
 };
 
@@ -23,7 +24,7 @@ static int n_runnable(void) {
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") ||
         !__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi"))
         return 2;
-    return 3;
+    return __builtin_cpu_supports("amx-int8") && mat_amx_usable() ? 4 : 3;
 #else
     return 1;
 #endif
@@ -37,6 +38,8 @@ const struct kernels *kernels_pick(const char *name) {
 }
 
 const char *kernels_names(void) {
-    static const char *const names[] = { "scalar", "scalar avx2", "scalar avx2 avx512" };
+    static const char *const names[] = {
+        "scalar", "scalar avx2", "scalar avx2 avx512", "scalar avx2 avx512 amx"
+    };
     return names[n_runnable() - 1];
 }

@@ -51,13 +51,14 @@ struct mat_codes {
 const struct mat_format *mat_format(enum dtype);                 /* NULL for F32, F16, BF16 */
 void mat_take_apart(enum dtype, const void *block, struct mat_codes *out);
 
-/* A batch of activations as 8-bit integers, with factors per sub columns (cols % sub == 0). */
+/* A batch of activations as 8-bit integers, with factors per sub columns (cols % sub == 0): those of all tokens side by side,
+ * so that a tile finds its own at fixed distances. */
 struct qacts {
     int n_tokens, cols, sub;
     int8_t *q;            /* [n_tokens][cols] */
-    float *scale;         /* [n_tokens][cols / sub] */
-    int32_t *start;       /* [n_tokens][cols / sub]  -128 * sum of q: where a dot product with level + 128 starts */
-    float *sum;           /* [n_tokens][cols / sub]  scale * sum of q: what a minimum multiplies */
+    float *scale;         /* [cols / sub][n_tokens] */
+    int32_t *start;       /* [cols / sub][n_tokens]  -128 * sum of q: where a dot product with level + 128 starts */
+    float *sum;           /* [cols / sub][n_tokens]  scale * sum of q: what a minimum multiplies */
 };
 
 enum {
@@ -77,6 +78,7 @@ struct mat_kernels {
                  const float *x, int n_tokens, void *scratch);
 };
 
-extern const struct mat_kernels mat_scalar, mat_avx2, mat_avx512;
+extern const struct mat_kernels mat_scalar, mat_avx2, mat_avx512, mat_amx;
+int mat_amx_usable(void);     /* on a CPU that has AMX: does the operating system lend it? */
 
 #endif

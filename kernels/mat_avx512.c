@@ -20,20 +20,19 @@ INLINE __m512i dot4(__m512i sum, __m512i code, const int8_t *q) {
 
 INLINE void tokens(int sub, int has_min, int nt, float *y, size_t ldy, const struct strip *w, __mmask16 mask,
                    const struct qacts *x, int t0) {
-    const size_t cols = (size_t)x->cols, subs = cols / (size_t)sub;
+    const size_t cols = (size_t)x->cols, subs = cols / (size_t)sub, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
-    const float *factor = (has_min ? x->sum : x->scale) + (size_t)t0 * subs;
-    const float *scale = x->scale + (size_t)t0 * subs;
-    const int32_t *start = x->start + (size_t)t0 * subs;
+    const float *scale = x->scale + t0, *sum = x->sum + t0;
+    const int32_t *start = x->start + t0;
     const uint8_t *code = w->code;
     __m512 acc[12];
     #pragma GCC unroll 12
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
-    for (size_t s = 0; s < subs; s++) {
+    for (size_t s = 0; s < subs; s++, scale += ld, sum += ld, start += ld) {
         __m512i dot[12];
         #pragma GCC unroll 12
         for (int t = 0; t < nt; t++)
-            dot[t] = has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(start[(size_t)t * subs + s]);
+            dot[t] = has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(start[t]);
         #pragma GCC unroll 8
         for (int v = 0; v < sub / 4; v++, code += 64, q += 4) {
             __m512i c = _mm512_loadu_si512(code);
@@ -43,14 +42,14 @@ INLINE void tokens(int sub, int has_min, int nt, float *y, size_t ldy, const str
         __m512 ws = _mm512_loadu_ps(w->scale + s * PANEL);
         #pragma GCC unroll 12
         for (int t = 0; t < nt; t++) {
-            __m512 both = _mm512_mul_ps(ws, _mm512_set1_ps(scale[(size_t)t * subs + s]));
+            __m512 both = _mm512_mul_ps(ws, _mm512_set1_ps(scale[t]));
             acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t]), both, acc[t]);
         }
         if (!has_min) continue;
         __m512 wm = _mm512_loadu_ps(w->min + s * PANEL);
         #pragma GCC unroll 12
         for (int t = 0; t < nt; t++)
-            acc[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(factor[(size_t)t * subs + s]), acc[t]);
+            acc[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), acc[t]);
     }
     #pragma GCC unroll 12
     for (int t = 0; t < nt; t++) _mm512_mask_storeu_ps(y + (size_t)t * ldy, mask, acc[t]);

@@ -100,27 +100,26 @@ enum { AHEAD = 4096 };                                   /* bytes the prefetch r
 /* One panel times nt tokens; each token has two chains of integer sums. */
 INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *panel, int rows,
                 const struct qacts *x, int t0) {
-    size_t cols = (size_t)x->cols, subs = cols / (size_t)f.sub, size = group_bytes(f);
+    const size_t cols = (size_t)x->cols, ld = (size_t)x->n_tokens, size = group_bytes(f);
     const int8_t *q = x->q + (size_t)t0 * cols;
-    const float *scale = x->scale + (size_t)t0 * subs, *sum = x->sum + (size_t)t0 * subs;
-    const int32_t *start = x->start + (size_t)t0 * subs;
+    const float *scale = x->scale + t0, *sum = x->sum + t0;
+    const int32_t *start = x->start + t0;
     const __m512i book = unsigned_book();
     __m512 acc[4];
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
-    size_t s = 0;
     for (size_t c = 0; c < cols; c += (size_t)f.block, panel += size) {
         struct group g = open_group(f, panel);
         for (size_t i = 0; i < size; i += 64) _mm_prefetch((const char *)panel + AHEAD + i, _MM_HINT_T0);
         const uint8_t *p = g.codes;
         for (int b = 0; b < f.block / 32; b++, p += f.bits * 64) {
             #pragma GCC unroll 2
-            for (int h = 0; h < 32 / f.sub; h++, s++) {
+            for (int h = 0; h < 32 / f.sub; h++, scale += ld, sum += ld, start += ld) {
                 __m512 ws = scale_of(f, &g, b * (32 / f.sub) + h), wm = _mm512_setzero_ps();
                 if (f.min) wm = min_of(f, &g, b * (32 / f.sub) + h);
                 __m512i even[4], odd[4];
                 #pragma GCC unroll 4
                 for (int t = 0; t < nt; t++)
-                    even[t] = start_of(f, start[(size_t)t * subs + s]), odd[t] = _mm512_setzero_si512();
+                    even[t] = start_of(f, start[t]), odd[t] = _mm512_setzero_si512();
                 #pragma GCC unroll 8
                 for (int v = h * f.sub / 4; v < (h + 1) * f.sub / 4; v += 2) {
                     __m512i c0 = codes(p, f.bits, v), c1 = codes(p, f.bits, v + 1);
@@ -134,10 +133,9 @@ INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *pan
                 }
                 #pragma GCC unroll 4
                 for (int t = 0; t < nt; t++) {
-                    size_t i = (size_t)t * subs + s;
                     __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t]));
-                    acc[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(ws, _mm512_set1_ps(scale[i])), acc[t]);
-                    if (f.min) acc[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[i]), acc[t]);
+                    acc[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(ws, _mm512_set1_ps(scale[t])), acc[t]);
+                    if (f.min) acc[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), acc[t]);
                 }
             }
         }

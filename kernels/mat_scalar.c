@@ -4,13 +4,14 @@
 
 /* One block of weights taken apart against the same columns of one token. */
 static float block_dot(float y, const struct mat_format *f, const struct mat_codes *b,
-                       const int8_t *level, const int8_t *q, const float *scale, const float *sum) {
+                       const int8_t *level, const int8_t *q, const float *scale, const float *sum,
+                       size_t ld) {
     float d = f16_to_f32(b->d), dmin = f16_to_f32(b->dmin);
     for (int s = 0; s < f->block / f->sub; s++) {
         int32_t dot = 0;
         for (int i = s * f->sub; i < (s + 1) * f->sub; i++) dot += level[i] * q[i];
-        y += (float)dot * (d * (float)b->scale[s] * scale[s]);
-        if (f->has_min) y -= dmin * (float)b->min[s] * sum[s];
+        y += (float)dot * (d * (float)b->scale[s] * scale[(size_t)s * ld]);
+        if (f->has_min) y -= dmin * (float)b->min[s] * sum[(size_t)s * ld];
     }
     return y;
 }
@@ -19,7 +20,7 @@ static void quant(float *y, size_t ldy, const struct mat_format *f, const void *
                   const struct qacts *x, void *scratch) {
     (void)scratch;
     size_t block_bytes = dtype_row_bytes(f->type, (size_t)f->block);
-    size_t blocks = (size_t)(x->cols / f->block), subs = (size_t)(x->cols / f->sub);
+    size_t blocks = (size_t)(x->cols / f->block), ld = (size_t)x->n_tokens;
     struct mat_codes b;
     int8_t level[256];
     for (int r = 0; r < rows; r++) {
@@ -29,11 +30,12 @@ static void quant(float *y, size_t ldy, const struct mat_format *f, const void *
             mat_take_apart(f->type, row + k * block_bytes, &b);
             for (int i = 0; i < f->block; i++)
                 level[i] = (int8_t)(f->book ? f->book[b.code[i]] : b.code[i] - f->centre);
-            size_t s = k * (size_t)(f->block / f->sub);
+            const float *scale = x->scale + k * (size_t)(f->block / f->sub) * ld;
+            const float *sum = x->sum + k * (size_t)(f->block / f->sub) * ld;
             for (int t = 0; t < x->n_tokens; t++)
                 y[t * ldy + r] = block_dot(y[t * ldy + r], f, &b, level,
                                            x->q + (size_t)t * x->cols + k * f->block,
-                                           x->scale + t * subs + s, x->sum + t * subs + s);
+                                           scale + t, sum + t, ld);
         }
     }
 }

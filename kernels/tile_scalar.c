@@ -43,15 +43,13 @@ static float exp2_fast(float x) {
 static void softmax(float *s, int rows, const uint64_t *seen, float *m, float *sum, float *out, int dim) {
     for (int r = 0; r < rows; r++, s += TILE, sum += TILE_LANES, out += dim) {
         float top = -INFINITY;
-        for (int j = 0; j < TILE; j++) {
-            if (!(seen[r] >> j & 1)) continue;
-            if (!(s[j] <= top)) top = s[j];                /* a NaN stays, to be seen in the output */
-            if (top != top) break;
-        }
+        for (int j = 0; j < TILE; j++)
+            if ((seen[r] >> j & 1) && s[j] > top) top = s[j];
         if (!seen[r]) {
             memset(s, 0, TILE * sizeof *s);
             continue;
         }
+        if (top == -INFINITY && m[r] == -INFINITY) top = NAN;      /* only NaN and -infinity so far: say so */
         if (!(top <= m[r] + 8)) {
             float shrink = exp2_fast(m[r] - top);          /* 0 the first time: m is -infinity */
             m[r] = top;

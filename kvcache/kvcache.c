@@ -103,8 +103,8 @@ int kv_reserve(struct kvcache *c, int n_tokens, struct err *err) {
     char *slab = NULL;
     if (count > SIZE_MAX / 2 / c->block || grow_tables(c, c->n_blocks + more) ||
         !(slab = slab_new(count * c->block)))
-        return fail(err, "KV cache: no memory for %d tokens, %zu more MiB beyond %zu", n_tokens,
-                    count * c->block >> 20, kv_bytes(c) >> 20);
+        return fail(err, "KV cache: no memory for %d tokens, %.0f MiB more than the %.0f it has", n_tokens,
+                    (double)count * c->block / (1 << 20), (double)kv_bytes(c) / (1 << 20));
     c->slabs[c->n_slabs++] = slab;
     for (int h = 0; h < c->n_heads; h++)                   /* a head's new blocks lie side by side */
         for (int b = 0; b < more; b++, slab += c->block) c->heads[h].block[c->n_blocks + b] = slab;

@@ -22,16 +22,19 @@ static void each_set(void (*f)(const struct kernels *)) {
     for (char *name = strtok(names, " "); name; name = strtok(NULL, " ")) f(kernels_pick(name));
 }
 
-static void check(const struct problem *p, const struct kernels *k, int chunk, sees *seen) {
+/* The problem in one go, then in chunks. */
+static void check(const struct problem *p, const struct kernels *k, int chunk) {
     size_t n = (size_t)p->n * p->shape.n_heads * p->shape.v_dim;
-    double tolerance, *want = problem_naive(p, seen, &tolerance);
-    float *got = problem_run(p, "full", k, chunk);
+    double tolerance, *want = problem_naive(p, NULL, &tolerance);
+    float *got = problem_run(p, "full", k, p->n), *again = problem_run(p, "full", k, chunk);
     double error = largest_error(got, want, n);
-    if (error > tolerance)
-        fail_msg("%s, %d tokens by %d, %d heads on %d of %d and %d, %s %s: off by %g, allowed %g", k->name, p->n,
-                 chunk, p->shape.n_heads, p->shape.n_kv_heads, p->shape.k_dim, p->shape.v_dim, dtype_name(p->type_k),
-                 dtype_name(p->type_v), error, tolerance);
+    if (error > tolerance || memcmp(got, again, n * sizeof *got))
+        fail_msg("%s, %d tokens by %d, %d heads on %d of %d and %d, %s %s: off by %g, allowed %g; in chunks %s", k->name,
+                 p->n, chunk, p->shape.n_heads, p->shape.n_kv_heads, p->shape.k_dim, p->shape.v_dim,
+                 dtype_name(p->type_k), dtype_name(p->type_v), error, tolerance,
+                 memcmp(got, again, n * sizeof *got) ? "other bits" : "the same");
     free(got);
+    free(again);
     free(want);
 }
 
@@ -45,7 +48,8 @@ static void lengths(const struct kernels *k) {
     assert_true(largest_error(whole, want, (size_t)300 * width) <= tolerance);
     for (p.n = 1; p.n <= 300; p.n++)
         for (int c = 0; c < 6; c++) {
-            if (c < 5 && p.n % 29 && p.n > 70) continue;   /* all chunk sizes up to 70, then now and then */
+            if (c < 5 && p.n % 41 && p.n > 70) continue;   /* all chunk sizes up to 70, then now and then */
+            if (!strcmp(k->name, "scalar") && p.n % 10 && p.n > 35) continue;
             float *got = problem_run(&p, "full", k, chunks[c]);
             if (memcmp(got, whole, (size_t)p.n * width * sizeof *got))
                 fail_msg("%s, %d tokens by %d: other bits than in one go", k->name, p.n, chunks[c]);
@@ -58,13 +62,12 @@ static void lengths(const struct kernels *k) {
 
 static void test_lengths(void **state) { (void)state; each_set(lengths); }
 
-/* Every pair of types, more than two segments long, some rows too many for the direct path, some few enough. */
+/* Every pair of types: some rows too many for the direct path, some few enough. */
 static void pairs_of_types(const struct kernels *k) {
     for (int a = 0; a < N_TYPES; a++)
         for (int b = 0; b < N_TYPES; b++) {
-            struct problem p = problem_new(150, 2, 1, 64, 32, types[a], types[b]);
-            check(&p, k, 150, NULL);
-            check(&p, k, 3, NULL);
+            struct problem p = problem_new(100, 2, 1, 64, 32, types[a], types[b]);
+            check(&p, k, 3);
             problem_free(&p);
         }
 }
@@ -80,10 +83,9 @@ static void shapes(const struct kernels *k) {
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
         for (int t = 0; t < N_TYPES; t++) {
             if (types[t] != DT_F32 && types[t] != DT_F16 && (shape[i].k_dim % 32 || shape[i].v_dim % 32)) continue;
-            struct problem p = problem_new(75, shape[i].heads, shape[i].kv_heads, shape[i].k_dim, shape[i].v_dim,
+            struct problem p = problem_new(70, shape[i].heads, shape[i].kv_heads, shape[i].k_dim, shape[i].v_dim,
                                            types[t], types[t]);
-            check(&p, k, 75, NULL);
-            check(&p, k, 1, NULL);
+            check(&p, k, 1);
             problem_free(&p);
         }
 }
@@ -93,15 +95,15 @@ static void test_shapes(void **state) { (void)state; each_set(shapes); }
 /* Several segments, prefilled and decoded, with one thread and with two. */
 static void same_bits(const struct kernels *k) {
     static const int chunks[] = { 1, 7, 16, 64, 100, 512 };
-    const int threads = omp_get_max_threads();
     for (int t = 0; t < N_TYPES; t++) {
-        struct problem p = problem_new(1300, 8, 2, 32, 32, types[t], types[N_TYPES - 1 - t]);
+        if (!strcmp(k->name, "scalar") && t != 1) continue;
+        struct problem p = problem_new(1100, 4, 2, 32, 32, types[t], types[N_TYPES - 1 - t]);
         size_t bytes = (size_t)p.n * p.shape.n_heads * p.shape.v_dim * sizeof(float);
         omp_set_num_threads(1);
         float *one = problem_run(&p, "full", k, p.n);
         for (int c = 0; c < 6; c++)
             for (int n = 1; n <= 3; n++) {
-                if (n == 3 && c % 2) continue;
+                if (n > 1 && (t > 1 || (c + n) % 3)) continue;
                 omp_set_num_threads(n);
                 float *got = problem_run(&p, "full", k, chunks[c]);
                 if (memcmp(got, one, bytes))
@@ -112,17 +114,20 @@ static void same_bits(const struct kernels *k) {
         free(one);
         problem_free(&p);
     }
-    omp_set_num_threads(threads);
 }
 
-static void test_same_bits(void **state) { (void)state; each_set(same_bits); }
+static void test_same_bits(void **state) {
+    (void)state;
+    each_set(same_bits);
+    omp_set_num_threads(1);
+}
 
 /* Scores that climb and fall by hundreds: the reference of the exponentials has to follow. */
 static void steep(const struct kernels *k) {
     struct problem p = problem_new(700, 2, 1, 32, 32, DT_F32, DT_F32);
     for (int t = 0; t < p.n; t++)
         for (int i = 0; i < 32; i++) p.k[t * 32 + i] *= t % 97 == 96 ? 200 : t % 13 == 0 ? 0.01f : 4 * (float)t / p.n;
-    check(&p, k, 64, NULL);
+    check(&p, k, 64);
     problem_free(&p);
 }
 
@@ -192,6 +197,7 @@ static void test_names(void **state) {
 }
 
 int main(void) {
+    omp_set_num_threads(1);                                /* but where threads are the question */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lengths), cmocka_unit_test(test_types), cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_same_bits), cmocka_unit_test(test_steep), cmocka_unit_test(test_nan),

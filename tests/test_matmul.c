@@ -25,10 +25,10 @@ static const enum dtype types[] = {
 enum { N_TYPES = sizeof types / sizeof *types };
 
 static const struct kernels *set(int i) {
-    static const char *const names[] = { "scalar", "avx2", "avx512" };
+    static const char *const names[] = { "scalar", "avx2", "avx512", "amx" };
     return kernels_pick(names[i]);
 }
-#define EACH_SET(k) for (int i_ = 0; i_ < 3; i_++) for (const struct kernels *k = set(i_); k; k = NULL)
+#define EACH_SET(k) for (int i_ = 0; i_ < 4; i_++) for (const struct kernels *k = set(i_); k; k = NULL)
 #define EACH_TYPE(t) for (int t_ = 0, t = types[0]; t_ < N_TYPES; t_++, t = t_ < N_TYPES ? types[t_] : 0)
 
 static uint32_t seed = 1;

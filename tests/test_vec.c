@@ -14,10 +14,10 @@ enum { MAX = 70, GUARD = 16 };
 static const float canary = 12345;
 
 static const struct kernels *set(int i) {
-    static const char *const names[] = { "scalar", "avx2", "avx512" };
+    static const char *const names[] = { "scalar", "avx2", "avx512", "amx" };
     return kernels_pick(names[i]);
 }
-#define EACH_SET(k) for (int i_ = 0; i_ < 3; i_++) for (const struct kernels *k = set(i_); k; k = NULL)
+#define EACH_SET(k) for (int i_ = 0; i_ < 4; i_++) for (const struct kernels *k = set(i_); k; k = NULL)
 
 static unsigned seed;
 static float uniform(float lo, float hi) {

@@ -1,5 +1,6 @@
 #include "tokenizer/vocab.h"
 #include "model/gguf.h"
+#include "tokenizer/pretok.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -220,12 +221,6 @@ static int load_pieces(struct vocab *v, const struct gguf *g, struct err *err) {
     return 0;
 }
 
-static bool one_of(const char *s, const char *const *list) {
-    for (; *list; list++)
-        if (!strcmp(s, *list)) return true;
-    return false;
-}
-
 int vocab_load(struct vocab *v, const struct gguf *g, struct err *err) {
     char model[64];
     int rc = gguf_get_string(g, "tokenizer.ggml.model", model, sizeof model, err);
@@ -245,11 +240,7 @@ int vocab_load(struct vocab *v, const struct gguf *g, struct err *err) {
         v->eos = v->n > 2 ? 2 : -1;
         v->add_bos = v->add_space_prefix = true;
     } else {
-        static const char *const with_bos[] = {
-            "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
-            "tekken", "chameleon", NULL,
-        };
-        v->add_bos = one_of(v->pre, with_bos);
+        v->add_bos = pretok_adds_bos(v->pre);
     }
     return vocab_index(v, err) || vocab_specials(v, g, err) ? -1 : 0;
 }
