@@ -5,7 +5,7 @@
 #include "kvcache/kvcache.h"
 #include "model/forward.h"
 
-enum { BATCH_DEFAULT = 512, LOGIT_ROWS = 16 };     /* rows of logits computed together by session_eval_each */
+enum { BATCH_DEFAULT = 512 };
 
 struct session {
     const struct model *m;
@@ -13,7 +13,7 @@ struct session {
     struct kvcache *kv;
     struct attn *attn;
     struct forward *f;
-    float *logits, *rows;                           /* [n_vocab]; [LOGIT_ROWS][n_vocab], made when first wanted */
+    float *logits;                                  /* [n_vocab] */
     int pos;
     bool any;                                       /* logits hold something */
     uint64_t keys0, queries0;                       /* counters at the last reset */
@@ -52,7 +52,6 @@ void session_close(struct session *s) {
     attn_close(s->attn);
     kv_close(s->kv);
     free(s->logits);
-    free(s->rows);
     free(s);
 }
 
@@ -65,41 +64,38 @@ static int check_tokens(const struct session *s, const int32_t *ids, int n, stru
     return 0;
 }
 
-/* The logits of the last `n` tokens run, in groups, to each(); the very last stay in s->logits. */
-static int each_row(struct session *s, int pos, int n, session_logits_fn *each, void *ctx, struct err *err) {
-    const size_t v = (size_t)s->m->c.n_vocab;
-    if (!s->rows && !(s->rows = malloc(LOGIT_ROWS * v * sizeof *s->rows))) return fail(err, "no memory for logits");
-    for (int i = 0; i < n; i += LOGIT_ROWS) {
-        int rows = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
-        forward_logits(s->f, i, rows, s->rows);
-        for (int r = 0; r < rows; r++)
-            if (each(ctx, pos + i + r, s->rows + (size_t)r * v)) return fail(err, "stopped at token %d", pos + i + r);
-        if (i + rows == n) memcpy(s->logits, s->rows + (size_t)(rows - 1) * v, v * sizeof *s->logits);
-    }
-    return 0;
-}
-
-int session_eval_each(struct session *s, const int32_t *ids, int n, session_logits_fn *each, void *ctx, struct err *err) {
-    if (check_tokens(s, ids, n, err)) return -1;
-    for (int done = 0; done < n;) {
-        const int now = n - done < s->o.batch ? n - done : s->o.batch;
-        const int out = each ? now : done + now == n;
-        if (s->o.stop && *s->o.stop) return fail(err, "interrupted");
-        if (kv_reserve(s->kv, s->pos + now, err)) return -1;
-        forward_run(s->f, s->kv, s->attn, ids + done, s->pos, now, out);
-        s->pos += now;
-        done += now;
-        if (!each && out) forward_logits(s->f, 0, 1, s->logits);
-        if (each && each_row(s, s->pos - now, now, each, ctx, err)) return -1;
-        s->any = s->any || out;
-        if (s->o.progress && n > 1) s->o.progress(s->o.progress_ctx, done, n);
-    }
+static int run_chunk(struct session *s, const int32_t *ids, int n, int n_out, struct err *err) {
+    if (s->o.stop && *s->o.stop) return fail(err, "interrupted");
+    if (kv_reserve(s->kv, s->pos + n, err)) return -1;
+    forward_run(s->f, s->kv, s->attn, ids, s->pos, n, n_out);
+    s->pos += n;
     return 0;
 }
 
 int session_eval(struct session *s, const int32_t *ids, int n, struct err *err) {
-    return session_eval_each(s, ids, n, NULL, NULL, err);
+    if (check_tokens(s, ids, n, err)) return -1;
+    for (int done = 0; done < n;) {
+        const int now = n - done < s->o.batch ? n - done : s->o.batch;
+        const bool last = done + now == n;
+        if (run_chunk(s, ids + done, now, last, err)) return -1;
+        done += now;
+        if (s->o.progress && n > 1) s->o.progress(s->o.progress_ctx, done, n);
+    }
+    if (n) forward_logits(s->f, 0, 1, s->logits);
+    s->any = s->any || n;
+    return 0;
 }
+
+int session_eval_rows(struct session *s, const int32_t *ids, int n, struct err *err) {
+    if (n > s->o.batch) return fail(err, "%d rows wanted at once, a chunk has %d", n, s->o.batch);
+    if (check_tokens(s, ids, n, err) || run_chunk(s, ids, n, n, err)) return -1;
+    if (n) forward_logits(s->f, n - 1, 1, s->logits);
+    s->any = s->any || n;
+    return 0;
+}
+
+void session_rows(struct session *s, int first, int n, float *logits) { forward_logits(s->f, first, n, logits); }
+int session_batch(const struct session *s) { return s->o.batch; }
 
 const float *session_logits(const struct session *s) { return s->any ? s->logits : NULL; }
 int session_pos(const struct session *s) { return s->pos; }

@@ -30,9 +30,11 @@ void session_close(struct session *);                  /* NULL is fine */
 /* Appends n tokens. 0; or -1 with *err (the context would overflow, an id is out of range, memory lacks): tokens of
  * finished chunks stay. */
 int session_eval(struct session *, const int32_t *ids, int n, struct err *);
-/* The same, handing the logits [n_vocab] of every token to each(); a non-zero return ends it. Memory O(n_vocab). */
-typedef int session_logits_fn(void *ctx, int pos, const float *logits);
-int session_eval_each(struct session *, const int32_t *ids, int n, session_logits_fn *each, void *ctx, struct err *);
+/* The same for n <= session_batch() tokens, keeping all of them ready for session_rows. */
+int session_eval_rows(struct session *, const int32_t *ids, int n, struct err *);
+/* logits [n][n_vocab] of tokens first..first+n-1 of the last session_eval_rows. */
+void session_rows(struct session *, int first, int n, float *logits);
+int session_batch(const struct session *);             /* tokens per chunk */
 
 const float *session_logits(const struct session *);   /* [n_vocab] of the last token; NULL before the first */
 int session_pos(const struct session *);               /* tokens so far */

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "model/gguf_write.h"
 
 static void die(const char *what, const char *why) {
@@ -21,27 +20,6 @@ uint64_t noise(uint64_t *s) {
 double noise_normal(uint64_t *s) {
     const double u = ((double)(noise(s) >> 11) + 0.5) * 0x1p-53, v = (double)(noise(s) >> 11) * 0x1p-53;
     return sqrt(-2 * log(u)) * cos(2 * M_PI * v);
-}
-
-static char folder[256];
-static void remove_folder(void) {
-    char cmd[300];
-    snprintf(cmd, sizeof cmd, "rm -rf '%s'", folder);
-    if (system(cmd)) fprintf(stderr, "could not remove %s\n", folder);
-}
-
-const char *temp_path(const char *name) {
-    static char path[8][400];
-    static int at;
-    if (!*folder) {
-        const char *tmp = getenv("TMPDIR");
-        snprintf(folder, sizeof folder, "%s/needle-test-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-        if (!mkdtemp(folder)) die(folder, "cannot make a folder");
-        atexit(remove_folder);
-    }
-    char *p = path[at++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", folder, name);
-    return p;
 }
 
 struct out { struct gguf_writer *w; const struct tiny *t; uint64_t rng; struct { char name[64]; enum dtype type; uint64_t ne[2]; int dims; double std, mean; } item[256]; int n; };

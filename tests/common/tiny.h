@@ -19,8 +19,6 @@ struct tiny {
 
 /* Writes the model to path; fails the test when that does not work. */
 void tiny_write(const char *path, const struct tiny *);
-/* A fresh path under $TMPDIR that ends in `name`; the same process reuses its folder, removed at exit. */
-const char *temp_path(const char *name);
 /* Deterministic noise: uniform bits, and a normal deviate. */
 uint64_t noise(uint64_t *state);
 double noise_normal(uint64_t *state);

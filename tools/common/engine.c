@@ -28,10 +28,9 @@ int engine_check(struct engine *e, const struct engine_args *a, struct err *err)
 int engine_open(struct engine *e, struct err *err) {
     const struct gguf_options go = { .no_mmap = e->args.no_mmap, .mlock = e->args.mlock };
     const struct model_options mo = { .kernels = e->kernels, .rope = &e->args.rope };
-    if (gguf_open(&e->file, e->args.model, &go, err) || model_open(&e->model, e->file, &mo, err) ||
-        tok_open(&e->tok, e->file, e->args.tokenizer, err))
-        return -1;
-    if (tok_n(e->tok) != e->model->c.n_vocab && tok_n(e->tok) > e->model->c.n_vocab)
+    if (gguf_open(&e->file, e->args.model, &go, err) || model_open(&e->model, e->file, &mo, err)) return -1;
+    if (!e->args.no_tokenizer && tok_open(&e->tok, e->file, e->args.tokenizer, err)) return -1;
+    if (e->tok && tok_n(e->tok) > e->model->c.n_vocab)
         return fail(err, "%s: the vocabulary has %d pieces, the embedding %d rows", e->args.model, tok_n(e->tok),
                     e->model->c.n_vocab);
     engine_threads_prefill(e);

@@ -18,6 +18,7 @@ struct engine_args {
     int batch, ubatch;                     /* tokens per chunk: the smaller of the two */
     const char *type_k, *type_v, *attn;
     bool no_mmap, mlock, no_repack;
+    bool no_tokenizer;                     /* set by tools that take token ids: the file need not have one */
     bool flash;                            /* accepted, without effect: there is one attention kernel */
     bool gpu;                              /* a GPU flag was given: worth one warning */
     double rope_freq_scale;

@@ -1,0 +1,45 @@
+/* kernels.c - the sets this CPU runs, narrowest first. */
+#include "kernels/kernels.h"
+#include <stddef.h>
+#include <string.h>
+#include "kernels/mat.h"
+#include "kernels/tile.h"
+#include "kernels/vec.h"
+
+static const struct kernels sets[] = {
+    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar },
+#ifdef __x86_64__
+    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2 },
+    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512 },
+    { "amx", &vec_avx512, &mat_amx, &tile_avx512 },
+#endif
+};
+
+/* How many of the sets, which are ordered, run here. __builtin_cpu_supports asks the operating system too. */
+static int n_runnable(void) {
+#ifdef __x86_64__
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+        return 1;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") ||
+        !__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi"))
+        return 2;
+    return __builtin_cpu_supports("amx-int8") && mat_amx_usable() ? 4 : 3;
+#else
+    return 1;
+#endif
+}
+
+const struct kernels *kernels_pick(const char *name) {
+    int n = n_runnable();
+    if (!name) return &sets[n - 1];
+    while (n--) if (!strcmp(name, sets[n].name)) return &sets[n];
+    return NULL;
+}
+
+const char *kernels_names(void) {
+    static const char *const names[] = {
+        "scalar", "scalar avx2", "scalar avx2 avx512", "scalar avx2 avx512 amx"
+    };
+    return names[n_runnable() - 1];
+}
