@@ -11,23 +11,26 @@ OPT-debug := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer
 CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DNEEDLE_VERSION='"$(VERSION)"' $(if $(OPENBLAS),-DHAVE_OPENBLAS)
 CFLAGS := -std=c11 $(WARN) $(OPT-$(MODE)) -fopenmp
 CXXFLAGS := -std=c++17 $(WARN) $(OPT-$(MODE))
-LDLIBS := -lsentencepiece -lpcre2-8 -lcjson -lpng $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
+LDLIBS := -lsentencepiece -lpcre2-8 -lcjson $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
 
 LIB_SRC := $(wildcard base/*.c kernels/*.c kvcache/*.c attention/*.c tokenizer/*.c tokenizer/*.cc model/*.c)
 LIB_OBJ := $(patsubst %,$(B)/%.o,$(LIB_SRC))
 TOOLS := $(patsubst tools/%.c,bin/%,$(wildcard tools/*.c))
-TOOL_LIB := $(patsubst %,$(B)/%.o,$(wildcard tools/common/*.c))
+TOOL_OBJ := $(patsubst %,$(B)/%.o,$(wildcard tools/common/*.c))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
-TEST_LIB := $(patsubst %,$(B)/%.o,$(wildcard tests/common/*.c))
+TEST_OBJ := $(patsubst %,$(B)/%.o,$(wildcard tests/common/*.c))
 
 all: run $(TOOLS)
 run: $(B)/run ; @ln -sf $< $@
 bin/%: $(B)/tools/% ; @mkdir -p bin && ln -sf ../$< $@
 
 $(B)/libneedle.a: $(LIB_OBJ) ; @rm -f $@ && ar rcs $@ $^
-$(B)/run: $(B)/run.c.o $(B)/libneedle.a ; $(CC) $(CFLAGS) $^ $(LDLIBS) -o $@
-$(B)/tools/%: $(B)/tools/%.c.o $(TOOL_LIB) $(B)/libneedle.a ; $(CC) $(CFLAGS) $^ $(LDLIBS) -o $@
-$(B)/tests/%: $(B)/tests/%.c.o $(TEST_LIB) $(TOOL_LIB) $(B)/libneedle.a ; $(CC) $(CFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+$(B)/libtools.a: $(TOOL_OBJ) ; @rm -f $@ && ar rcs $@ $^
+$(B)/libtests.a: $(TEST_OBJ) ; @rm -f $@ && ar rcs $@ $^
+LIBS := $(B)/libtools.a $(B)/libneedle.a
+$(B)/run: $(B)/run.c.o $(LIBS) ; $(CC) $(CFLAGS) $^ $(LDLIBS) -o $@
+$(B)/tools/%: $(B)/tools/%.c.o $(LIBS) ; $(CC) $(CFLAGS) $^ $(LDLIBS) -o $@
+$(B)/tests/%: $(B)/tests/%.c.o $(B)/libtests.a $(LIBS) ; $(CC) $(CFLAGS) $^ -lcmocka $(LDLIBS) -o $@
 
 $(B)/%.c.o: %.c ; @mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c $< -o $@
 $(B)/%.cc.o: %.cc ; @mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@

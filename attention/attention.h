@@ -23,6 +23,7 @@ struct attn_shape {
 struct attn;
 
 /* text is "MODE" or "MODE,key=value,..."; an unknown mode or key is refused with the list of known ones. */
+int attn_check(const char *text, struct err *);                    /* the text alone, before any model is loaded */
 int attn_open(struct attn **out, const char *text, const struct attn_shape *, const struct kernels *, struct err *);
 void attn_close(struct attn *);                                    /* NULL is fine */
 const char *attn_name(const struct attn *);                        /* "full" */

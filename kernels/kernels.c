@@ -7,11 +7,11 @@
 #include "kernels/vec.h"
 
 static const struct kernels sets[] = {
-    { "scalar", &vec_scalar, &mat_scalar, NULL },
+    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar },
 #ifdef __x86_64__
-    { "avx2", &vec_avx2, &mat_avx2, NULL },
-    { "avx512", &vec_avx512, &mat_avx512, NULL },
-    { "amx", &vec_avx512, &mat_amx, NULL },
+    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2 },
+    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512 },
+    { "amx", &vec_avx512, &mat_amx, &tile_avx512 },
 #endif
 };
 

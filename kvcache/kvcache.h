@@ -1,19 +1,27 @@
 /* kvcache.h - who owns keys and values.
  *
- * A cache holds, per (layer, KV head), the keys and values of token positions 0..n_tokens-1 in pages of KV_PAGE tokens
- * (kernels/tile.h says what a page looks like inside). It grows by chunks of pages as tokens arrive: nothing is
- * reserved for a context that is not used. Keys are stored after RoPE, with absolute positions. */
+ * A cache holds, per (layer, KV head), the keys and values of token positions 0..n-1 in pages of KV_PAGE tokens
+ * (kernels/tile.h says what a page looks like inside). It grows by blocks of KV_BLOCK_PAGES pages as tokens arrive:
+ * nothing is reserved for a context that is not used, and nothing ever moves. Keys are stored after RoPE, with
+ * absolute positions.
+ *
+ * Readers ask for a page by its number, position / KV_PAGE, and need not know where or how it is stored. */
 #ifndef KVCACHE_KVCACHE_H
 #define KVCACHE_KVCACHE_H
 #include <stddef.h>
 #include "base/err.h"
 #include "kernels/dtype.h"
+#include "kernels/tile.h"
+
+enum { KV_BLOCK_PAGES = 16, KV_BLOCK = KV_BLOCK_PAGES * KV_PAGE };
 
 struct kv_shape {
     int n_layers, n_kv_heads;
     int k_dim, v_dim;              /* floats per head of a key and of a value; they may differ */
     enum dtype type_k, type_v;     /* F32 F16 BF16 Q8_0 Q4_0; the quantised ones need dims % 32 == 0 */
 };
+
+struct kv_page { const void *k, *v; };
 
 struct kvcache;
 
@@ -26,10 +34,16 @@ int kv_reserve(struct kvcache *, int n_tokens, struct err *);
 /* Stores n tokens of one layer at positions pos..pos+n-1 (reserved before): k [n][n_kv_heads][k_dim],
  * v [n][n_kv_heads][v_dim], f32. */
 void kv_append(struct kvcache *, int layer, int pos, int n, const float *k, const float *v);
-/* Forgets positions >= n_tokens. */
+/* Forgets positions >= n_tokens. Their memory stays, for the tokens that come next. */
 void kv_truncate(struct kvcache *, int n_tokens);
 
-size_t kv_bytes(const struct kvcache *);                           /* allocated now */
-size_t kv_bytes_at(const struct kv_shape *, int n_tokens);         /* what n_tokens will need */
+/* Page number page (positions page * KV_PAGE ...) of one head. Slots never written hold anything at all. */
+struct kv_page kv_page(const struct kvcache *, int layer, int kv_head, int page);
+
+/* One stored token, as the numbers the cache kept: k_dim and v_dim floats; either may be NULL. */
+void kv_read(const struct kvcache *, int layer, int kv_head, int pos, float *k, float *v);
+
+size_t kv_bytes(const struct kvcache *);                           /* in pages, allocated now */
+size_t kv_bytes_at(const struct kv_shape *, int n_tokens);         /* what n_tokens will need: exactly that */
 
 #endif

@@ -1,0 +1,97 @@
+#include "attention/attention.h"
+#include "attention/args.h"
+#include "attention/flash.h"
+#include "attention/mode.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct attn_ops *const modes[] = { &mode_full };
+enum { N_MODES = sizeof modes / sizeof *modes };
+
+struct attn {
+    struct attn_mode *mode;
+    struct flash *flash;
+    struct attn_args args;
+    char params[ATTN_ARGS_MAX];
+};
+
+static const struct attn_ops *find(const char *text, size_t len) {
+    for (int i = 0; i < N_MODES; i++)
+        if (strlen(modes[i]->name) == len && !memcmp(modes[i]->name, text, len)) return modes[i];
+    return NULL;
+}
+
+static int unknown(const char *text, int len, struct err *err) {
+    char list[256] = "";
+    for (int i = 0; i < N_MODES; i++)
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", modes[i]->name);
+    return fail(err, "no attention mode '%.*s'; there are %s", len > 64 ? 64 : len, text, list);
+}
+
+static int check_shape(const struct attn_shape *s, struct err *err) {
+    if (s->n_layers < 1 || s->n_heads < 1 || s->n_kv_heads < 1 || s->n_heads % s->n_kv_heads || s->k_dim < 1 ||
+        s->v_dim < 1 || s->max_batch < 1)
+        return fail(err, "attention: impossible shape: %d layers, %d query heads on %d KV heads, heads of %d and %d, "
+                         "batches of %d", s->n_layers, s->n_heads, s->n_kv_heads, s->k_dim, s->v_dim, s->max_batch);
+    return 0;
+}
+
+int attn_check(const char *text, struct err *err) {
+    const size_t len = strcspn(text, ",");
+    const struct attn_ops *ops = find(text, len);
+    struct attn_args args;
+    if (!ops) return unknown(text, (int)(len > 64 ? 64 : len), err);
+    return args_parse(&args, ops->name, ops->keys, text + len, err);
+}
+
+int attn_open(struct attn **out, const char *text, const struct attn_shape *shape, const struct kernels *kernels,
+              struct err *err) {
+    size_t len = strcspn(text, ",");
+    const struct attn_ops *ops = find(text, len);
+    if (!ops) return unknown(text, (int)(len > 64 ? 64 : len), err);
+    if (check_shape(shape, err)) return -1;
+    struct attn *a = calloc(1, sizeof *a);
+    if (!a) return fail(err, "attention: no memory");
+    if (args_parse(&a->args, ops->name, ops->keys, text + len, err) ||
+        ops->open(&a->mode, &a->args, shape, err) ||
+        flash_open(&a->flash, shape, kernels->tile, a->mode, err)) {
+        attn_close(a);
+        return -1;
+    }
+    args_print(&a->args, a->params, sizeof a->params);
+    *out = a;
+    return 0;
+}
+
+void attn_close(struct attn *a) {
+    if (!a) return;
+    flash_close(a->flash);
+    if (a->mode) a->mode->ops->close(a->mode);
+    free(a);
+}
+
+const char *attn_name(const struct attn *a) { return a->mode->ops->name; }
+const char *attn_params(const struct attn *a) { return a->params; }
+
+void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
+    flash_run(a->flash, a->mode, out, q, kv, layer, pos, n);
+}
+
+size_t attn_scratch_bytes(const struct attn *a) { return flash_bytes(a->flash); }
+
+void attn_counters(const struct attn *a, uint64_t *keys_read, uint64_t *rows) {
+    flash_counters(a->flash, keys_read, rows);
+}
+
+void attn_help(char *buf, size_t size) {
+    size_t used = 0;
+    if (size) *buf = 0;
+    for (int i = 0; i < N_MODES && used < size; i++) {
+        const struct attn_ops *m = modes[i];
+        used += (size_t)snprintf(buf + used, size - used, "%-10s %s [%s]\n", m->name, m->about, m->source);
+        for (const struct attn_key *k = m->keys; k && k->name && used < size; k++)
+            used += (size_t)snprintf(buf + used, size - used, "    %s=%-*s %s\n", k->name,
+                                     (int)(18 - strlen(k->name)), k->value, k->help);
+    }
+}

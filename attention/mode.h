@@ -1,0 +1,49 @@
+/* mode.h - what an attention mode implements.
+ *
+ * A mode is a selection policy: asked about the queries of one KV head in a block of consecutive tokens, it answers
+ * with the key spans they read. flash.c does the rest. A new mode is one file with a `const struct attn_ops` and one
+ * line in the list in attention.c; mode_full.c is the smallest. */
+#ifndef ATTENTION_MODE_H
+#define ATTENTION_MODE_H
+#include "attention/args.h"
+#include "attention/attention.h"
+
+/* Keys at positions begin..end-1. A query at position p reads those with position <= p, and further limits may hold;
+ * a zero leaves a limit out. The lists a mode returns are ascending in begin and in end; spans may overlap: a query
+ * reads a key once, if any span shows it. Every query must be shown its own position. */
+struct attn_span {
+    int begin, end;
+    int window;            /* only keys with position > p - window: 1 is the query's own token alone */
+    int until;             /* only queries with p < until */
+    uint64_t heads;        /* only query heads whose bit is set, counted within the group (groups of up to 64) */
+};
+
+/* The question: the group of query heads on kv_head, for the tokens at positions pos..pos+n-1. */
+struct attn_block {
+    int layer, kv_head, pos, n;
+    const float *q;        /* query head h of the group, token t: q[t * q_stride + h * k_dim] */
+    size_t q_stride;
+    const struct kvcache *kv;
+};
+
+/* First member of a mode's own state; open fills it in. */
+struct attn_mode {
+    const struct attn_ops *ops;
+    int max_spans;         /* most spans one select returns */
+    int block;             /* tokens of one selection, cut at multiples of block; 0: any */
+};
+
+struct attn_ops {
+    const char *name, *about, *source;     /* as in --attn NAME; one line; the paper */
+    const struct attn_key *keys;           /* closed by a NULL name; NULL: takes no parameters */
+    /* args holds a value for every key. 0; or -1 with err filled. */
+    int (*open)(struct attn_mode **out, const struct attn_args *args, const struct attn_shape *, struct err *);
+    void (*close)(struct attn_mode *);
+    /* Writes up to max_spans spans and returns their number (>= 1). Different blocks and KV heads are asked about at
+     * the same time from several threads. */
+    int (*select)(struct attn_mode *, const struct attn_block *, struct attn_span *);
+};
+
+extern const struct attn_ops mode_full;
+
+#endif

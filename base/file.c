@@ -1,0 +1,33 @@
+#include "base/file.h"
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int file_read(const char *path, char **out, size_t *n, struct err *err) {
+    int rc = -1;
+    bool is_stdin = !strcmp(path, "-");
+    FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    char *buf = NULL;
+    size_t used = 0, size = 0;
+    if (!f) return fail(err, "%s: %s", path, strerror(errno));
+    for (;;) {
+        if (size - used < 2) {
+            size_t more = size ? size * 2 : 65536;
+            char *bigger = realloc(buf, more);
+            if (!bigger) { fail(err, "%s: no memory for %zu bytes", path, more); goto done; }
+            buf = bigger, size = more;
+        }
+        size_t got = fread(buf + used, 1, size - used - 1, f);
+        used += got;
+        if (got == 0) break;
+    }
+    if (ferror(f)) { fail(err, "%s: %s", path, strerror(errno)); goto done; }
+    buf[used] = 0;
+    *out = buf, *n = used, buf = NULL, rc = 0;
+done:
+    free(buf);
+    if (!is_stdin) fclose(f);
+    return rc;
+}

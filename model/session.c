@@ -1,0 +1,126 @@
+#include "model/session.h"
+#include <stdlib.h>
+#include <string.h>
+#include "attention/attention.h"
+#include "kvcache/kvcache.h"
+#include "model/forward.h"
+
+enum { BATCH_DEFAULT = 512 };
+
+struct session {
+    const struct model *m;
+    struct session_options o;
+    struct kvcache *kv;
+    struct attn *attn;
+    struct forward *f;
+    float *logits;                                  /* [n_vocab] */
+    int pos;
+    bool any;                                       /* logits hold something */
+    uint64_t keys0, queries0;                       /* counters at the last reset */
+};
+
+static struct kv_shape kv_shape_of(const struct model_config *c, const struct session_options *o) {
+    return (struct kv_shape){ .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim, .v_dim = c->v_dim,
+                              .type_k = o->type_k, .type_v = o->type_v };
+}
+
+int session_open(struct session **out, const struct model *m, const struct session_options *o, struct err *err) {
+    const struct model_config *c = &m->c;
+    struct session *s = calloc(1, sizeof *s);
+    if (!s) return fail(err, "no memory for a session");
+    s->m = m, s->o = *o;
+    if (!s->o.batch) s->o.batch = BATCH_DEFAULT;
+    if (s->o.batch > s->o.n_ctx) s->o.batch = s->o.n_ctx;
+    const struct kv_shape kv = kv_shape_of(c, o);
+    const struct attn_shape shape = { .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
+                                      .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .scale = c->attn_scale };
+    if (o->n_ctx < 1) { fail(err, "context of %d tokens, wanted at least 1", o->n_ctx); goto fail; }
+    if (kv_open(&s->kv, &kv, err) || attn_open(&s->attn, o->attn ? o->attn : "full", &shape, m->kernels, err) ||
+        forward_open(&s->f, m, s->o.batch, err))
+        goto fail;
+    if (!(s->logits = malloc((size_t)c->n_vocab * sizeof *s->logits))) { fail(err, "no memory for logits"); goto fail; }
+    *out = s;
+    return 0;
+fail:
+    session_close(s);
+    return -1;
+}
+
+void session_close(struct session *s) {
+    if (!s) return;
+    forward_close(s->f);
+    attn_close(s->attn);
+    kv_close(s->kv);
+    free(s->logits);
+    free(s);
+}
+
+static int check_tokens(const struct session *s, const int32_t *ids, int n, struct err *err) {
+    if (n > s->o.n_ctx - s->pos)
+        return fail(err, "context full: %d tokens so far and %d more do not fit %d (-c sets it)", s->pos, n, s->o.n_ctx);
+    for (int i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->m->c.n_vocab)
+            return fail(err, "token %d is %d, wanted 0 to %d", i, (int)ids[i], s->m->c.n_vocab - 1);
+    return 0;
+}
+
+static int run_chunk(struct session *s, const int32_t *ids, int n, int n_out, struct err *err) {
+    if (s->o.stop && *s->o.stop) return fail(err, "interrupted");
+    if (kv_reserve(s->kv, s->pos + n, err)) return -1;
+    forward_run(s->f, s->kv, s->attn, ids, s->pos, n, n_out);
+    s->pos += n;
+    return 0;
+}
+
+int session_eval(struct session *s, const int32_t *ids, int n, struct err *err) {
+    if (check_tokens(s, ids, n, err)) return -1;
+    for (int done = 0; done < n;) {
+        const int now = n - done < s->o.batch ? n - done : s->o.batch;
+        const bool last = done + now == n;
+        if (run_chunk(s, ids + done, now, last, err)) return -1;
+        done += now;
+        if (s->o.progress && n > 1) s->o.progress(s->o.progress_ctx, done, n);
+    }
+    if (n) forward_logits(s->f, 0, 1, s->logits);
+    s->any = s->any || n;
+    return 0;
+}
+
+int session_eval_rows(struct session *s, const int32_t *ids, int n, struct err *err) {
+    if (n > s->o.batch) return fail(err, "%d rows wanted at once, a chunk has %d", n, s->o.batch);
+    if (check_tokens(s, ids, n, err) || run_chunk(s, ids, n, n, err)) return -1;
+    if (n) forward_logits(s->f, n - 1, 1, s->logits);
+    s->any = s->any || n;
+    return 0;
+}
+
+void session_rows(struct session *s, int first, int n, float *logits) { forward_logits(s->f, first, n, logits); }
+int session_batch(const struct session *s) { return s->o.batch; }
+
+const float *session_logits(const struct session *s) { return s->any ? s->logits : NULL; }
+int session_pos(const struct session *s) { return s->pos; }
+
+void session_truncate(struct session *s, int pos) {
+    if (pos >= s->pos) return;
+    kv_truncate(s->kv, pos);
+    s->pos = pos;
+}
+
+size_t session_kv_bytes(const struct session *s) { return kv_bytes(s->kv); }
+size_t session_scratch_bytes(const struct session *s) {
+    return forward_bytes(s->f) + attn_scratch_bytes(s->attn) + (size_t)s->m->c.n_vocab * sizeof(float);
+}
+size_t session_kv_bytes_at(const struct model_config *c, const struct session_options *o, int n_tokens) {
+    const struct kv_shape kv = kv_shape_of(c, o);
+    return kv_bytes_at(&kv, n_tokens);
+}
+const char *session_attn_name(const struct session *s) { return attn_name(s->attn); }
+const char *session_attn_params(const struct session *s) { return attn_params(s->attn); }
+
+double session_keys_read(const struct session *s) {
+    uint64_t keys, queries;
+    attn_counters(s->attn, &keys, &queries);
+    return queries > s->queries0 ? (double)(keys - s->keys0) / (double)(queries - s->queries0) : 0;
+}
+
+void session_keys_reset(struct session *s) { attn_counters(s->attn, &s->keys0, &s->queries0); }

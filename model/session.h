@@ -1,0 +1,54 @@
+/* session.h - one timeline through a model: its KV cache, its position, the logits of its last token.
+ *
+ * Tokens are appended in chunks of at most `batch`; the cache grows as they come. The bits of the logits do not depend on
+ * the number of threads. */
+#ifndef MODEL_SESSION_H
+#define MODEL_SESSION_H
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "kernels/dtype.h"
+#include "model/model.h"
+
+struct session;
+
+struct session_options {
+    int n_ctx;                         /* most tokens this session may hold */
+    int batch;                         /* tokens per chunk of prefill; 0: 512 */
+    enum dtype type_k, type_v;         /* storage of keys and values: F32 F16 BF16 Q8_0 Q4_0 */
+    const char *attn;                  /* "full", "MODE,key=value,..."; NULL: full */
+    /* Called after every chunk of a session_eval of several tokens; may be NULL. */
+    void (*progress)(void *ctx, int done, int total);
+    void *progress_ctx;
+    volatile sig_atomic_t *stop;       /* when it becomes non-zero, session_eval ends early with "interrupted" */
+};
+
+int session_open(struct session **out, const struct model *, const struct session_options *, struct err *);
+void session_close(struct session *);                  /* NULL is fine */
+
+/* Appends n tokens. 0; or -1 with *err (the context would overflow, an id is out of range, memory lacks): tokens of
+ * finished chunks stay. */
+int session_eval(struct session *, const int32_t *ids, int n, struct err *);
+/* The same for n <= session_batch() tokens, keeping all of them ready for session_rows. */
+int session_eval_rows(struct session *, const int32_t *ids, int n, struct err *);
+/* logits [n][n_vocab] of tokens first..first+n-1 of the last session_eval_rows. */
+void session_rows(struct session *, int first, int n, float *logits);
+int session_batch(const struct session *);             /* tokens per chunk */
+
+const float *session_logits(const struct session *);   /* [n_vocab] of the last token; NULL before the first */
+int session_pos(const struct session *);               /* tokens so far */
+void session_truncate(struct session *, int pos);      /* forgets all from pos on; logits stay those of the last eval */
+
+/* Memory: what is allocated now, and what a session with these options will need when n_tokens are in it. */
+size_t session_kv_bytes(const struct session *);
+size_t session_scratch_bytes(const struct session *);
+size_t session_kv_bytes_at(const struct model_config *, const struct session_options *, int n_tokens);
+
+const char *session_attn_name(const struct session *);
+const char *session_attn_params(const struct session *);
+/* Keys read per token, layer and query head, over everything evaluated since the last reset. */
+double session_keys_read(const struct session *);
+void session_keys_reset(struct session *);
+
+#endif
