@@ -1,6 +1,7 @@
 /* bin/synth's models through the whole engine: their tokenizers encode and decode any text, random ones give sane logits,
  * the retrieval model finds its needle at every depth. */
 #include <math.h>
+#include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -187,6 +188,7 @@ static void needles_at_every_depth(void **state) {
 }
 
 int main(void) {
+    omp_set_num_threads(1);                    /* small models: a busy machine makes barriers dear */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vocabularies_of_every_family), cmocka_unit_test(random_models_give_sane_logits),
         cmocka_unit_test(needles_at_every_depth),
