@@ -45,6 +45,12 @@ int vocab_find(const struct vocab *v, const char *p, size_t n) {
     }
 }
 
+bool vocab_is_plain(const struct vocab *v, int id) {
+    const struct piece *p = &v->piece[id];
+    bool text = p->type == TOK_NORMAL || p->type == TOK_USER || p->type == TOK_UNUSED;
+    return text && p->n && vocab_find(v, p->p, p->n) == id;
+}
+
 /* <0x41> -> 0x41; -1 for anything else. */
 static int byte_of(const struct piece *p) {
     int b = 0;

@@ -42,4 +42,7 @@ int vocab_specials(struct vocab *v, const struct gguf *, struct err *);
 
 int vocab_find(const struct vocab *, const char *p, size_t n);         /* id, or -1 */
 
+/* Whether merging plain text may come to this piece: no control, unknown or byte piece, no duplicate. */
+bool vocab_is_plain(const struct vocab *, int id);
+
 #endif
