@@ -238,7 +238,9 @@ int vocab_load(struct vocab *v, const struct gguf *g, struct err *err) {
     else return fail(err, "%s: tokenizer.ggml.model is %s; known: llama, gpt2", gguf_path(g), model);
 
     strcpy(v->pre, "default");
-    if (gguf_get_string(g, "tokenizer.ggml.pre", v->pre, sizeof v->pre, err) < 0 || load_pieces(v, g, err)) return -1;
+    rc = gguf_get_string(g, "tokenizer.ggml.pre", v->pre, sizeof v->pre, err);
+    if (rc < 0 || load_pieces(v, g, err)) return -1;
+    v->pre_missing = rc == 0 && v->kind == VOCAB_BPE;
     if (v->kind == VOCAB_SPM) {
         for (int id = v->n - 1; id >= 0; id--)
             if (v->piece[id].type == TOK_UNKNOWN) v->unk = id;
