@@ -4,6 +4,7 @@
  * line, 1 for what failed at run time, 130 after Ctrl-C. */
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -310,6 +311,10 @@ int main(int argc, char **argv) {
     }
     if (engine_check(&e, &r.engine, &err) || attn_check(r.engine.attn, &err)) goto wrong;
     r.sampler.seed = r.seed >= 0 ? (uint64_t)r.seed : (uint64_t)time(NULL) * 1000003u ^ (uint64_t)getpid();
+    if (fcntl(STDOUT_FILENO, F_GETFD) < 0) {        /* else the next file opened would take its place */
+        fprintf(stderr, "run: stdout is closed\n");
+        return 1;
+    }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, on_interrupt);
     const int rc = run(&r, &e, &err);

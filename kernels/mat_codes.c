@@ -17,13 +17,14 @@ const struct mat_format *mat_format(enum dtype type) {
 }
 
 /* 2 * n nibbles: the low halves of qs first, the high halves behind them. */
-static void nibbles(uint8_t *out, const uint8_t *qs, int n) {
-    for (int j = 0; j < n; j++) out[j] = qs[j] & 15, out[j + n] = qs[j] >> 4;
+static inline void nibbles(uint8_t *restrict out, const uint8_t *restrict qs, int n) {
+    for (int j = 0; j < n; j++) out[j] = qs[j] & 15;
+    for (int j = 0; j < n; j++) out[j + n] = qs[j] >> 4;
 }
 
 static void fifth_bits(uint8_t code[32], const uint8_t qh[4]) {
-    uint32_t high = q5_high_bits(qh);
-    for (int j = 0; j < 32; j++) code[j] |= (high >> j & 1) << 4;
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 8; j++) code[8 * i + j] |= (uint8_t)((qh[i] >> j & 1) << 4);
 }
 
 /* 32 values with one scale and perhaps a minimum; m is added in the file, subtracted here. */
@@ -34,8 +35,20 @@ static void plain(struct mat_codes *out, uint16_t d, uint16_t m) {
     out->min[0] = 1;
 }
 
-static void q2_bits(uint8_t code[256], const uint8_t qs[64]) {
-    for (int c = 0; c < 256; c++) code[c] = qs[c / 128 * 32 + c % 32] >> 2 * (c / 32 % 4) & 3;
+static void q2_bits(uint8_t *restrict code, const uint8_t *restrict qs) {
+    for (int h = 0; h < 2; h++, code += 128, qs += 32)
+        for (int j = 0; j < 32; j++) {
+            code[j] = qs[j] & 3;
+            code[j + 32] = qs[j] >> 2 & 3;
+            code[j + 64] = qs[j] >> 4 & 3;
+            code[j + 96] = qs[j] >> 6;
+        }
+}
+
+/* Bit s of high[j] is bit `to` of value j of the s-th 32. */
+static void high_bits(uint8_t *restrict code, const uint8_t *restrict high, int to) {
+    for (int s = 0; s < 8; s++)
+        for (int j = 0; j < 32; j++) code[32 * s + j] |= (uint8_t)((high[j] >> s & 1) << to);
 }
 
 static void q2_k(struct mat_codes *out, const struct block_q2_k *b) {
@@ -48,7 +61,7 @@ static void q3_k(struct mat_codes *out, const struct block_q3_k *b) {
     out->d = b->d;
     q3_k_scales(b->scales, out->scale);
     q2_bits(out->code, b->qs);
-    for (int c = 0; c < 256; c++) out->code[c] |= (b->hmask[c % 32] >> c / 32 & 1) << 2;
+    high_bits(out->code, b->hmask, 2);
 }
 
 static void q4_k_scales(struct mat_codes *out, const uint8_t scales[12]) {
@@ -69,7 +82,7 @@ static void q5_k(struct mat_codes *out, const struct block_q5_k *b) {
     out->d = b->d, out->dmin = b->dmin;
     q4_k_scales(out, b->scales);
     for (int p = 0; p < 4; p++) nibbles(out->code + 64 * p, b->qs + 32 * p, 32);
-    for (int c = 0; c < 256; c++) out->code[c] |= (b->qh[c % 32] >> c / 32 & 1) << 4;
+    high_bits(out->code, b->qh, 4);
 }
 
 static void q6_k(struct mat_codes *out, const struct block_q6_k *b) {
@@ -78,7 +91,8 @@ static void q6_k(struct mat_codes *out, const struct block_q6_k *b) {
     for (int h = 0; h < 2; h++) {
         uint8_t *code = out->code + 128 * h;
         nibbles(code, b->ql + 64 * h, 64);
-        for (int c = 0; c < 128; c++) code[c] |= (b->qh[32 * h + c % 32] >> 2 * (c / 32) & 3) << 4;
+        for (int k = 0; k < 4; k++)
+            for (int j = 0; j < 32; j++) code[32 * k + j] |= (uint8_t)((b->qh[32 * h + j] >> 2 * k & 3) << 4);
     }
 }
 

@@ -4,12 +4,12 @@
  *
  * F32, F16, BF16: [cols][16] values of the type.
  *
- * Block formats: for each block of columns (32 or 256) one group:
+ * Block formats: first, for each block of columns (32 or 256), a head
  *     d      [16] f16
  *     dmin   [16] f16                 formats with minima
  *     scale  [block / sub][16] s8     blocks of 256; Q2_K: scale | min << 4, u8
  *     min    [block / sub][16] u8     blocks of 256 with minima, but Q2_K
- *     codes  for each 32 columns, bit planes of 64-byte vectors
+ * then, from the next multiple of 64 bytes on, the codes: for each 32 columns, bit planes of 64-byte vectors.
  *
  * The codes of 32 columns x 16 rows are 8 vectors v0..v7 of bytes; byte 4 r + i of vector v is row r, column 4 v + i:
  *
@@ -32,11 +32,14 @@ size_t mat_panel_bytes(enum dtype, int cols);
 /* One panel from n <= 16 rows as the file has them. */
 void mat_pack_panel(enum dtype, const void *rows, int n, int cols, void *panel);
 
-/* Bytes in front of the codes of a group, and of the codes of 32 columns. */
-static inline size_t mat_group_head(const struct mat_format *f) {
+/* Bytes of one head, of all heads, and of the codes of 32 columns. */
+static inline size_t mat_head_bytes(const struct mat_format *f) {
     size_t subs = (size_t)(f->block / f->sub), n = f->has_min ? 64 : 32;
     if (f->block == 32) return n;
     return n + subs * PANEL * (f->has_min && f->type != DT_Q2_K ? 2 : 1);
+}
+static inline size_t mat_heads_bytes(const struct mat_format *f, int cols) {
+    return ((size_t)(cols / f->block) * mat_head_bytes(f) + 63) / 64 * 64;
 }
 static inline size_t mat_codes_bytes(const struct mat_format *f) { return (size_t)f->bits * 64; }
 

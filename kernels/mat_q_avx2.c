@@ -55,37 +55,40 @@ INLINE __m256i codes(struct shape f, const uint8_t *p, int v) {
     }
 }
 
-/* The pointers of one group of a panel, at one half of its rows. */
-struct group { const uint8_t *scale, *min, *codes; __m256 d, dmin; };
+/* The head of one block of columns, at one half of the rows. */
+struct head { const uint8_t *scale, *min; __m256 d, dmin; };
 
 INLINE __m256 half8(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 
-INLINE struct group open_group(struct shape f, const uint8_t *p, int half) {
-    struct group g = { .d = half8(p + 16 * half) };
+INLINE struct head open_head(struct shape f, const uint8_t *p, int half) {
+    struct head g = { .d = half8(p + 16 * half) };
     int subs = f.block / f.sub;
     p += 32;
     if (f.min) g.dmin = half8(p + 16 * half), p += 32;
     g.scale = p + 8 * half;
     if (f.block != 32) p += subs * PANEL;
     g.min = p + 8 * half;
-    if (f.block != 32 && f.min && f.type != DT_Q2_K) p += subs * PANEL;
-    g.codes = p + 32 * half;
     return g;
 }
 
-INLINE size_t group_bytes(struct shape f) {
+INLINE size_t head_bytes(struct shape f) {
     int subs = f.block == 32 ? 0 : f.block / f.sub * (f.min && f.type != DT_Q2_K ? 2 : 1);
-    return (size_t)(f.min ? 64 : 32) + (size_t)subs * PANEL + (size_t)(f.block / 32 * f.bits * 64);
+    return (size_t)(f.min ? 64 : 32) + (size_t)subs * PANEL;
 }
 
-INLINE __m256 scale_of(struct shape f, const struct group *g, int s) {
+/* Where the codes of a panel begin. */
+INLINE size_t heads_bytes(struct shape f, size_t cols) {
+    return (cols / (size_t)f.block * head_bytes(f) + 63) / 64 * 64;
+}
+
+INLINE __m256 scale_of(struct shape f, const struct head *g, int s) {
     if (f.block == 32) return g->d;
     __m128i raw = _mm_loadl_epi64((const __m128i *)(g->scale + s * PANEL));
     if (f.type == DT_Q2_K) raw = _mm_and_si128(raw, _mm_set1_epi8(15));
     return _mm256_mul_ps(g->d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(raw)));
 }
 
-INLINE __m256 min_of(struct shape f, const struct group *g, int s) {
+INLINE __m256 min_of(struct shape f, const struct head *g, int s) {
     if (f.block == 32) return g->dmin;
     __m128i raw = _mm_loadl_epi64((const __m128i *)((f.type == DT_Q2_K ? g->scale : g->min) + s * PANEL));
     if (f.type == DT_Q2_K) raw = _mm_and_si128(_mm_srli_epi16(raw, 4), _mm_set1_epi8(15));
@@ -144,27 +147,29 @@ enum { AHEAD = 4096 };
 /* One panel times nt tokens, straight from the packed codes. */
 INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *panel, int rows,
                 const struct qacts *x, int t0) {
-    const size_t cols = (size_t)x->cols, ld = (size_t)x->n_tokens, size = group_bytes(f);
+    const size_t cols = (size_t)x->cols, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
     const float *scale = x->scale + t0, *sum = x->sum + t0;
     const int32_t *start = x->start + t0;
     const int subs = f.block / f.sub, per_block = 32 / f.sub;
     __m256 acc[2][4];
     for (int t = 0; t < 4; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
-    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += size, q += f.block) {
-        for (size_t i = 0; i < size; i += 64) _mm_prefetch((const char *)panel + AHEAD + i, _MM_HINT_T0);
-        struct group g[2] = { open_group(f, panel, 0), open_group(f, panel, 1) };
+    const uint8_t *codes_at = panel + heads_bytes(f, cols);
+    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f), q += f.block) {
+        struct head g[2] = { open_head(f, panel, 0), open_head(f, panel, 1) };
         for (int s = 0; s < subs; s++, scale += ld, sum += ld, start += ld) {
-            const size_t at = (size_t)(s / per_block * f.bits * 64);
+            const uint8_t *p = codes_at + (c / 32 + (size_t)(s / per_block)) * (size_t)(f.bits * 64);
+            for (int i = 0; i < f.bits / per_block; i++)
+                _mm_prefetch((const char *)p + AHEAD + (s % per_block * f.bits / per_block + i) * 64, _MM_HINT_T0);
             #pragma GCC unroll 2
             for (int h = 0; h < 2; h++) {
                 __m256i dot[4];
                 #pragma GCC unroll 4
                 for (int t = 0; t < nt; t++) dot[t] = start_of(f, start[t]);
                 if (per_block == 1 || s % 2 == 0)        /* the vector numbers must be constants */
-                    dots(f, nt, dot, g[h].codes + at, 0, 0, q + s * f.sub, cols);
+                    dots(f, nt, dot, p + 32 * h, 0, 0, q + s * f.sub, cols);
                 else
-                    dots(f, nt, dot, g[h].codes + at, 0, 4, q + s * f.sub, cols);
+                    dots(f, nt, dot, p + 32 * h, 0, 4, q + s * f.sub, cols);
                 __m256 wm = f.min ? min_of(f, &g[h], s) : _mm256_setzero_ps();
                 accumulate(f, nt, acc[h], dot, scale_of(f, &g[h], s), wm, scale, sum);
             }
@@ -203,19 +208,22 @@ INLINE void tokens(struct shape f, int nt, float *y, size_t ldy, const struct st
 INLINE void unpack(struct shape f, const struct strip *out, const uint8_t *panel, int cols) {
     uint8_t *code = out->code;
     float *scale = out->scale, *min = out->min;
-    for (int c = 0; c < cols; c += f.block, panel += group_bytes(f))
+    const uint8_t *codes_at = panel + heads_bytes(f, (size_t)cols);
+    for (int c = 0; c < cols; c += f.block, panel += head_bytes(f))
         for (int h = 0; h < 2; h++) {
-            struct group g = open_group(f, panel, h);
+            struct head g = open_head(f, panel, h);
             for (int s = 0; s < f.block / f.sub; s++) {
                 size_t at = (size_t)(c / f.sub + s) * PANEL + 8 * (size_t)h;
                 _mm256_storeu_ps(scale + at, scale_of(f, &g, s));
                 if (f.min) _mm256_storeu_ps(min + at, min_of(f, &g, s));
             }
             for (int b = 0; b < f.block / 32; b++) {
-                uint8_t *to = code + ((size_t)c + 32 * (size_t)b) * PANEL + 32 * (size_t)h;
+                size_t block = (size_t)(c / 32 + b);
+                const uint8_t *p = codes_at + block * (size_t)(f.bits * 64) + 32 * h;
+                uint8_t *to = code + block * 512 + 32 * (size_t)h;
                 #pragma GCC unroll 8
                 for (int v = 0; v < 8; v++)
-                    _mm256_storeu_si256((__m256i *)(to + v * 64), codes(f, g.codes + b * f.bits * 64, v));
+                    _mm256_storeu_si256((__m256i *)(to + v * 64), codes(f, p, v));
             }
         }
 }

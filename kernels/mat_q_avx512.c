@@ -45,39 +45,42 @@ INLINE __m512i unsigned_book(void) {
     return _mm512_broadcast_i32x4(_mm_xor_si128(book, _mm_set1_epi8((char)0x80)));
 }
 
-/* A format, as constants for the compiler; the pointers of one group of a panel. */
+/* A format, as constants for the compiler; the head of one block of columns. */
 struct shape { int type, block, sub, bits, centre, min, book; };
-struct group { const uint8_t *scale, *min, *codes; __m512 d, dmin; };
+struct head { const uint8_t *scale, *min; __m512 d, dmin; };
 
 INLINE __m512 half16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
-INLINE struct group open_group(struct shape f, const uint8_t *p) {
-    struct group g = { .d = half16(p) };
+INLINE struct head open_head(struct shape f, const uint8_t *p) {
+    struct head g = { .d = half16(p) };
     int subs = f.block / f.sub;
     p += 32;
     if (f.min) g.dmin = half16(p), p += 32;
     g.scale = p;
     if (f.block != 32) p += subs * PANEL;
     g.min = p;
-    if (f.block != 32 && f.min && f.type != DT_Q2_K) p += subs * PANEL;
-    g.codes = p;
     return g;
 }
 
-INLINE size_t group_bytes(struct shape f) {
+INLINE size_t head_bytes(struct shape f) {
     int subs = f.block == 32 ? 0 : f.block / f.sub * (f.min && f.type != DT_Q2_K ? 2 : 1);
-    return (size_t)(f.min ? 64 : 32) + (size_t)subs * PANEL + (size_t)(f.block / 32 * f.bits * 64);
+    return (size_t)(f.min ? 64 : 32) + (size_t)subs * PANEL;
+}
+
+/* Where the codes of a panel begin. */
+INLINE size_t heads_bytes(struct shape f, size_t cols) {
+    return (cols / (size_t)f.block * head_bytes(f) + 63) / 64 * 64;
 }
 
 /* d * scale and dmin * min of sub-block s of a group. */
-INLINE __m512 scale_of(struct shape f, const struct group *g, int s) {
+INLINE __m512 scale_of(struct shape f, const struct head *g, int s) {
     if (f.block == 32) return g->d;
     __m128i raw = _mm_loadu_si128((const __m128i *)(g->scale + s * PANEL));
     if (f.type == DT_Q2_K) raw = _mm_and_si128(raw, _mm_set1_epi8(15));
     return _mm512_mul_ps(g->d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(raw)));
 }
 
-INLINE __m512 min_of(struct shape f, const struct group *g, int s) {
+INLINE __m512 min_of(struct shape f, const struct head *g, int s) {
     if (f.block == 32) return g->dmin;
     __m128i raw = _mm_loadu_si128((const __m128i *)((f.type == DT_Q2_K ? g->scale : g->min) + s * PANEL));
     if (f.type == DT_Q2_K) raw = _mm_and_si128(_mm_srli_epi16(raw, 4), _mm_set1_epi8(15));
@@ -100,18 +103,19 @@ enum { AHEAD = 4096 };                                   /* bytes the prefetch r
 /* One panel times nt tokens; each token has two chains of integer sums. */
 INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *panel, int rows,
                 const struct qacts *x, int t0) {
-    const size_t cols = (size_t)x->cols, ld = (size_t)x->n_tokens, size = group_bytes(f);
+    const size_t cols = (size_t)x->cols, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
     const float *scale = x->scale + t0, *sum = x->sum + t0;
     const int32_t *start = x->start + t0;
     const __m512i book = unsigned_book();
     __m512 acc[4];
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
-    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += size) {
-        struct group g = open_group(f, panel);
-        for (size_t i = 0; i < size; i += 64) _mm_prefetch((const char *)panel + AHEAD + i, _MM_HINT_T0);
-        const uint8_t *p = g.codes;
+    const uint8_t *p = panel + heads_bytes(f, cols);
+    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f)) {
+        struct head g = open_head(f, panel);
         for (int b = 0; b < f.block / 32; b++, p += f.bits * 64) {
+            #pragma GCC unroll 8
+            for (int i = 0; i < f.bits; i++) _mm_prefetch((const char *)p + AHEAD + i * 64, _MM_HINT_T0);
             #pragma GCC unroll 2
             for (int h = 0; h < 32 / f.sub; h++, scale += ld, sum += ld, start += ld) {
                 __m512 ws = scale_of(f, &g, b * (32 / f.sub) + h), wm = _mm512_setzero_ps();
@@ -151,13 +155,13 @@ INLINE void unpack(struct shape f, const struct strip *out, const uint8_t *panel
     const __m512i bias = _mm512_set1_epi8((char)(wanted - centre));
     uint8_t *code = out->code;
     float *scale = out->scale, *min = out->min;
-    for (int c = 0; c < cols; c += f.block, panel += group_bytes(f)) {
-        struct group g = open_group(f, panel);
+    const uint8_t *p = panel + heads_bytes(f, (size_t)cols);
+    for (int c = 0; c < cols; c += f.block, panel += head_bytes(f)) {
+        struct head g = open_head(f, panel);
         for (int s = 0; s < f.block / f.sub; s++, scale += PANEL) {
             _mm512_storeu_ps(scale, scale_of(f, &g, s));
             if (f.min) _mm512_storeu_ps(min, min_of(f, &g, s)), min += PANEL;
         }
-        const uint8_t *p = g.codes;
         for (int b = 0; b < f.block / 32; b++, p += f.bits * 64, code += 512) {
             #pragma GCC unroll 8
             for (int v = 0; v < 8; v++) {

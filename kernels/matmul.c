@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <omp.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include "kernels/acts.h"
 #include "kernels/mat.h"
 #include "kernels/mat_pack.h"
@@ -14,10 +15,19 @@ static const void *rows_from(const struct matrix *w, int row) {
     return (const char *)w->data + (size_t)row * dtype_row_bytes(w->type, (size_t)w->cols);
 }
 
+/* Large matrices lie in huge pages where the system has them, but for the rest past the last whole one: decoding streams
+ * through all of it for every token. */
+static void *packed_memory(size_t bytes) {
+    const size_t huge = (size_t)2 << 20;
+    void *p = aligned_alloc(bytes < huge ? 64 : huge, (bytes + 63) / 64 * 64);
+    if (p && bytes >= huge) madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
+    return p;
+}
+
 int matrix_pack(const struct kernels *k, struct matrix *w, struct err *err) {
     if (!k->mat->packed || w->packed) return 0;
     size_t bytes = mat_panel_bytes(w->type, w->cols);
-    char *packed = aligned_alloc(64, (panels_of(w) * bytes + 63) / 64 * 64);
+    char *packed = packed_memory(panels_of(w) * bytes);
     if (!packed)
         return fail(err, "%zu bytes for a repacked matrix: out of memory", panels_of(w) * bytes);
     #pragma omp parallel for schedule(dynamic, 4)

@@ -171,17 +171,22 @@ static void project(const float *m, int rows, const double *x, double *out) {
     }
 }
 
-/* Score of a query `back` positions after a key, both as they are before the rotation. */
-static double score(const double *q, const double *k, double back) {
+/* Both as they are before the rotation: what the pairs that turn and those that do not add to the score of a query
+ * `back` positions after a key. */
+static double turned(const double *q, const double *k, double back) {
     double sum = 0;
     for (int p = 0; p < HEAD / 2; p++) {
-        if (turn[p] < 1e-20) {
-            sum += q[2 * p] * k[2 * p] + q[2 * p + 1] * k[2 * p + 1];
-            continue;
-        }
+        if (turn[p] < 1e-20) continue;
         double c = cos(turn[p] * back), s = sin(turn[p] * back);
         sum += (q[2 * p] * c - q[2 * p + 1] * s) * k[2 * p] + (q[2 * p] * s + q[2 * p + 1] * c) * k[2 * p + 1];
     }
+    return sum / sqrt(HEAD);
+}
+
+static double unturned(const double *q, const double *k) {
+    double sum = 0;
+    for (int p = 0; p < HEAD / 2; p++)
+        if (turn[p] < 1e-20) sum += q[2 * p] * k[2 * p] + q[2 * p + 1] * k[2 * p + 1];
     return sum / sqrt(HEAD);
 }
 
@@ -223,9 +228,10 @@ static void after_first(const struct layer *y, const float *e, const int t[4], d
 
 /* All weight of the head on one token `back` ago, whatever the length. */
 static void check_local(const double *q, const double *k, int back, const char *what) {
-    double peak = score(q, k, back), elsewhere = 0;
+    double peak = turned(q, k, back), elsewhere = 0;
+    assert_true(fabs(unturned(q, k)) < 1e-3);
     for (int d = 0; d < CONTEXT; d++)
-        if (d != back) elsewhere += exp(score(q, k, d) - peak);
+        if (d != back) elsewhere += exp(turned(q, k, d) - peak);
     if (!(elsewhere < 1e-6)) fail_msg("%s: weight %g elsewhere than %d back", what, elsewhere, back);
 }
 
@@ -296,15 +302,15 @@ static void induction(const char *type, int lookups, uint64_t seed) {
             a = (int)(u * u * u * N_TOKENS) % N_TOKENS;
             if (pos >= 50000 && pos < 50004) a = pos == 50003 ? 9 : 2 - (pos - 50000);
             else if (b == 0 && c == 1 && d == 2 && pos != 50003) a = 9;          /* found again: the same answer */
-            double s = 0;
+            double sum_k[HEAD];
             for (int j = 0; j < HEAD; j++)
-                s += q[j] * (kb[j] + key[a][0][j] + key[b][1][j] + key[c][2][j] + key[d][3][j]);
-            s = exp(s / sqrt(HEAD) - 45);
+                sum_k[j] = kb[j] + key[a][0][j] + key[b][1][j] + key[c][2][j] + key[d][3][j];
+            double s = exp(unturned(q, sum_k) + turned(q, sum_k, CONTEXT - pos) - 45);
             sum += s;
             if (b == 0 && c == 1 && d == 2) { hit += s; at_hit = log(s) + 45; }
         }
         if (!(hit / sum > 0.95)) fail_msg("%s, layer %d: %g of the weight on the answer", type, l, hit / sum);
-        if (!(fabs(at_hit - 45) < 2)) fail_msg("%s, layer %d: the match scores %g, want about 45", type, l, at_hit);
+        if (!(fabs(at_hit - 45) < 4)) fail_msg("%s, layer %d: the match scores %g, want about 45", type, l, at_hit);
         free_layer(&y);
     }
     free(key);

@@ -14,7 +14,7 @@
 #include "model/gguf_write.h"
 #include "tools/common/recipe.h"
 
-enum { SLAB = 32 << 20 };                           /* bytes of output made at a time */
+enum { SLAB = 1 << 20 };                            /* bytes of output made at a time */
 
 struct options {
     const char *in, *out;
@@ -135,7 +135,8 @@ static int64_t convert_rows(const struct gguf_tensor *t, enum dtype to, int64_t 
     const size_t cols = (size_t)t->ne[0], row_in = dtype_row_bytes(from, cols), row_out = dtype_row_bytes(to, cols);
     const float limit = to == DT_F32 || to == DT_BF16 ? FLT_MAX : 65504;
     int64_t bad = INT64_MAX;
-    #pragma omp parallel for schedule(dynamic) reduction(min : bad)
+    /* Small tensors are done before a second thread has woken up. */
+    #pragma omp parallel for schedule(dynamic) reduction(min : bad) if ((size_t)n * cols > 1 << 17)
     for (int64_t r = 0; r < n; r++) {
         float *x = scratch + (size_t)omp_get_thread_num() * cols;
         dequant_row(from, (const uint8_t *)t->data + (size_t)(first + r) * row_in, x, cols);

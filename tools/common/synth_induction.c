@@ -24,7 +24,8 @@ _Static_assert(BACK * KEY == HEAD - 2 * N_ROTATING, "keys and rotation fill a he
 static const double ROPE_BASE = 10000;
 static const double LOCAL_SCORE = 16;          /* per pair: with it, less than 1e-8 of the weight goes elsewhere */
 static const double MATCH_SCORE = 15;          /* per token that matches */
-static const float CONST = 8, OUTPUT = 1.5f;   /* OUTPUT: a part that is right is worth 22 in the logits */
+static const double TIE_SCORE = 0.5;           /* per pair: breaks ties between equal matches, alike in all look-ups */
+static const float CONST = 16, OUTPUT = 3;     /* CONST makes all tokens equally long; a right part adds 24 to a logit */
 
 struct maker {
     const struct induction_options *o;
@@ -106,9 +107,9 @@ static void set_constant(struct maker *s, int r, double v, double rms) {
     for (int i = 0; i < N_CONST; i++) row(s, r, D)[AT_CONST + i] = (float)(v * rms / (N_CONST * CONST));
 }
 
-/* A local head: queries turned `back` tokens back, keys alike at every token. */
-static void set_local_query(struct maker *s, int head, int back, double rms) {
-    double g = sqrt(LOCAL_SCORE * sqrt(HEAD));
+/* A score that depends on the distance alone and is highest `back` tokens back: queries turned by so much, keys alike. */
+static void set_turned_query(struct maker *s, int head, int back, double score, double rms) {
+    double g = sqrt(score * sqrt(HEAD));
     for (int i = 0; i < N_ROTATING; i++) {
         double turn = -back * pow(ROPE_BASE, -2.0 * rotating[i] / HEAD);
         set_constant(s, head * HEAD + 2 * rotating[i], g * cos(turn), rms);
@@ -116,8 +117,8 @@ static void set_local_query(struct maker *s, int head, int back, double rms) {
     }
 }
 
-static void set_local_key(struct maker *s, int kv_head, double rms) {
-    double g = sqrt(LOCAL_SCORE * sqrt(HEAD));
+static void set_turned_key(struct maker *s, int kv_head, double score, double rms) {
+    double g = sqrt(score * sqrt(HEAD));
     for (int i = 0; i < N_ROTATING; i++) set_constant(s, kv_head * HEAD + 2 * rotating[i], g, rms);
 }
 
@@ -136,15 +137,16 @@ static int write_layer(struct maker *s, int l, struct err *err) {
 
     clear(s, H * HEAD, D);
     for (int h = 0; h < H; h++) {
-        if (l && h < H / G) set_codes(s, h, 0, rms);
-        else set_local_query(s, h, l ? h - 1 : h < BACK ? h + 1 : 1, rms);
+        bool retrieves = l && h < H / G;
+        if (retrieves) set_codes(s, h, 0, rms);
+        set_turned_query(s, h, retrieves ? -50 : l ? h - 1 : h < BACK ? h + 1 : 1, retrieves ? TIE_SCORE : LOCAL_SCORE, rms);
     }
     if (write_part(s, l, "attn_q", H * HEAD, D, err)) return -1;
 
     clear(s, G * HEAD, D);
     for (int g = 0; g < G; g++) {
         if (l && !g) set_codes(s, g, 1, rms);
-        else set_local_key(s, g, rms);
+        set_turned_key(s, g, l && !g ? TIE_SCORE : LOCAL_SCORE, rms);
     }
     if (write_part(s, l, "attn_k", G * HEAD, D, err)) return -1;
 

@@ -12,7 +12,8 @@
  * Ground truth: needle.induction.retrieval_heads in the file is an i32 array of (layer, KV head) pairs: (1,0), (2,0) ..
  * (N,0). They look at the same positions, so one layer's selection serves the next. All other heads have all their
  * weight (but for less than 1e-8) on one token at most needle.induction.local_reach back.
- * At three matching tokens the match scores 45, at two 30, at one 15, elsewhere 0 (+- about 4): log(128k) is 11.8.
+ * At three matching tokens the match scores 45, at two 30, at one 15, elsewhere 0 (+- about 4): log(128k) is 11.8. A
+ * small score of the distance (+- about 1) makes all look-ups prefer the same one of several equal matches.
  *
  * The vocabulary is vocab_words(): English words, letters, bytes. D 512 floats hold, from 0: key codes of the current
  * token and of the three before it (36 floats each), the answer code (32 a part), the answer being written, a constant. */
