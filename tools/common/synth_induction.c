@@ -24,7 +24,7 @@ _Static_assert(BACK * KEY <= HEAD - 2 * N_ROTATING, "keys and rotation share a h
 
 static const double ROPE_BASE = 10000;
 static const double LOCAL_SCORE = 16;          /* per pair: with it, less than 1e-8 of the weight goes elsewhere */
-static const double MATCH_SCORE = 18;          /* per token that matches */
+static const double MATCH_SCORE = 20;          /* per token that matches */
 static const double TIE_SCORE = 1;             /* per pair: breaks ties between equal matches, alike in all look-ups */
 static const float CONST = 16, OUTPUT = 3;     /* CONST makes all tokens equally long; a right part adds 24 to a logit */
 

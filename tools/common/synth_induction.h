@@ -12,7 +12,7 @@
  * Ground truth: needle.induction.retrieval_heads in the file is an i32 array of (layer, KV head) pairs: (1,0), (2,0) ..
  * (N,0). They look at the same positions, so one layer's selection serves the next. All other heads have all their
  * weight (but for less than 1e-8) on one token at most needle.induction.local_reach back.
- * Every matching token scores 18, all four 72, another token from -6 to 6: log(128k) is 11.8. Equal matches share the
+ * Every matching token scores 20, all four 80, another token -7 to 7: log(128k) is 11.8. Equal matches share the
  * weight, but for a small score of the distance (+- about 2) that makes all look-ups prefer the same one.
  *
  * The vocabulary is vocab_words(): English words, letters, digits in pairs, bytes. D 512 floats hold, from 0: key codes
