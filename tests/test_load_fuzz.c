@@ -26,7 +26,7 @@ static void load_sample(const char *shape, enum synth_tokens tokens) {
     const char *path = temp_path("whole.gguf");
     s.tokens = tokens;
     s.n_vocab = 1024, s.n_layers = 2, s.n_embd = 64, s.n_ff = 96, s.n_heads = 4, s.n_kv_heads = 2, s.head_dim = 32;
-    if (synth_random(path, &s, type_mix_find("Q8_0"), 5, &err)) fail_msg("%s", err.msg);
+    if (synth_random(path, &s, recipe_by_name("Q8_0"), 5, &err)) fail_msg("%s", err.msg);
     FILE *file = fopen(path, "rb");
     assert_non_null(file);
     fseek(file, 0, SEEK_END);

@@ -1,5 +1,5 @@
-/* synth_induction.h - a model whose weights are constructed, not trained: it copies what followed the last four tokens
- * earlier in the text. Plain llama architecture, so every engine runs it, and it is known which head does what:
+/* synth_induction.h - a model whose weights are constructed, not trained: it copies what followed the last four
+ * tokens earlier in the text. Plain llama architecture, so every engine runs it, and it is known which head does what:
  *
  *   layer 0        query heads 0 to 3 look exactly 1, 2, 3, 4 tokens back and write those tokens' key codes beside the
  *                  current token's own.
@@ -22,7 +22,7 @@
 #define TOOLS_COMMON_SYNTH_INDUCTION_H
 #include <stdint.h>
 #include "base/err.h"
-#include "tools/common/type_mix.h"
+#include "tools/common/recipe.h"
 
 enum { INDUCTION_LOOKUPS_MIN = 2, INDUCTION_LOOKUPS_MAX = 4 };
 
@@ -32,6 +32,6 @@ struct induction_options {
     uint64_t seed;                 /* of the codes */
 };
 
-int synth_induction(const char *path, const struct induction_options *, const struct type_mix *, struct err *);
+int synth_induction(const char *path, const struct induction_options *, const struct recipe *, struct err *);
 
 #endif
