@@ -61,7 +61,9 @@ void matmul(const struct kernels *k, float *y, size_t ldy, const struct matrix *
     int pack_now = mat->packed && !w->packed;            /* never packed: a panel at a time, into scratch */
     int step = pack_now ? PANEL : MAT_ROWS;
     int team = omp_get_max_threads() < x->n_threads ? omp_get_max_threads() : x->n_threads;
-    #pragma omp parallel for schedule(dynamic) num_threads(team)
+    /* Waking a team costs more than some 10 microseconds of work. */
+    double products = (double)w->rows * w->cols * x->n_tokens;
+    #pragma omp parallel for schedule(dynamic) num_threads(team) if (products > 1e5)
     for (int r = 0; r < w->rows; r += step) {
         int n = w->rows - r < step ? w->rows - r : step;
         char *scratch = acts_scratch(x, omp_get_thread_num());
