@@ -14,6 +14,7 @@
 #include "base/cpu.h"
 #include "base/file.h"
 #include "base/flags.h"
+#include "base/threads.h"
 #include "model/sampler.h"
 #include "tools/common/engine.h"
 
@@ -296,6 +297,7 @@ done:
 }
 
 int main(int argc, char **argv) {
+    threads_wait_gently(argv);
     struct run r = { .engine = ENGINE_ARGS, .stats = "text", .n_predict = N_DEFAULT, .n_ctx = -1, .escapes = true,
                      .no_display_prompt = true, .sampler = SAMPLER_DEFAULTS, .seed = -1 };
     struct err err = { "" };

@@ -146,9 +146,12 @@ void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const
         acts_set(f->acts, f->h, n, d);
         matmul(k, f->gate, c->n_ff, &w->gate, f->acts);
         matmul(k, f->up, c->n_ff, &w->up, f->acts);
+        add_bias(f, f->gate, w->bgate, n, c->n_ff);
+        add_bias(f, f->up, w->bup, n, c->n_ff);
         swiglu_rows(f, n);
         acts_set(f->acts, f->gate, n, c->n_ff);
         matmul(k, f->h, d, &w->down, f->acts);
+        add_bias(f, f->h, w->bdown, n, d);
         add_rows(f, f->x, f->h, n, d);
     }
     if (n_out) norm_rows(f, f->x, f->x, m->out_norm, n_out);

@@ -61,9 +61,20 @@ static int bind_layer(struct model *m, int l, size_t *pool, struct err *err) {
            bind_vector(m, l, "attn_k.bias", k, true, pool, &y->bk, err) ||
            bind_vector(m, l, "attn_v.bias", v, true, pool, &y->bv, err) ||
            bind_vector(m, l, "attn_output.bias", c->n_embd, true, pool, &y->bo, err) ||
+           bind_vector(m, l, "ffn_gate.bias", c->n_ff, true, pool, &y->bgate, err) ||
+           bind_vector(m, l, "ffn_up.bias", c->n_ff, true, pool, &y->bup, err) ||
+           bind_vector(m, l, "ffn_down.bias", c->n_embd, true, pool, &y->bdown, err) ||
            bind_matrix(m, l, "ffn_gate.weight", c->n_ff, c->n_embd, &y->gate, err) ||
            bind_matrix(m, l, "ffn_up.weight", c->n_ff, c->n_embd, &y->up, err) ||
            bind_matrix(m, l, "ffn_down.weight", c->n_embd, c->n_ff, &y->down, err) ? -1 : 0;
+}
+
+/* Once repacked, the file's own copy only costs memory; the embedding is still read from there, row by row. */
+static int repack(struct model *m, struct matrix *w, struct err *err) {
+    if (matrix_pack(m->kernels, w, err)) return -1;
+    if (w->packed && w->data != m->embd.data)
+        gguf_release(m->file, w->data, (size_t)w->rows * dtype_row_bytes(w->type, (size_t)w->cols));
+    return 0;
 }
 
 int model_repack(struct model *m, struct err *err) {
@@ -71,9 +82,9 @@ int model_repack(struct model *m, struct err *err) {
         struct layer *y = &m->layers[l];
         struct matrix *all[] = { &y->wq, &y->wk, &y->wv, &y->wo, &y->gate, &y->up, &y->down };
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-            if (matrix_pack(m->kernels, all[i], err)) return -1;
+            if (repack(m, all[i], err)) return -1;
     }
-    return matrix_pack(m->kernels, &m->out, err);
+    return repack(m, &m->out, err);
 }
 
 int model_open(struct model **out, const struct gguf *g, const struct model_options *o, struct err *err) {
@@ -85,7 +96,7 @@ int model_open(struct model **out, const struct gguf *g, const struct model_opti
     if (config_read(&m->c, g, o ? o->rope : NULL, err)) goto done;
     const struct model_config *c = &m->c;
     size_t qkv = (size_t)c->n_heads * c->k_dim + (size_t)c->n_kv_heads * (c->k_dim + c->v_dim);
-    size_t vectors = (size_t)c->n_layers * (3 * (size_t)c->n_embd + qkv) + (size_t)c->n_embd;
+    size_t vectors = (size_t)c->n_layers * (4 * (size_t)c->n_embd + 2 * (size_t)c->n_ff + qkv) + (size_t)c->n_embd;
     m->layers = calloc((size_t)c->n_layers, sizeof *m->layers);
     m->f32 = malloc(vectors * sizeof *m->f32);
     if (!m->layers || !m->f32) { fail(err, "%s: no memory for %d layers", gguf_path(g), c->n_layers); goto done; }

@@ -16,6 +16,7 @@ struct layer {
     struct matrix wq, wk, wv, wo;                  /* [H*k_dim][n_embd] [G*k_dim][n_embd] [G*v_dim][n_embd] [n_embd][H*v_dim] */
     const float *bq, *bk, *bv, *bo;                /* NULL: no bias */
     struct matrix gate, up, down;                  /* [n_ff][n_embd] [n_ff][n_embd] [n_embd][n_ff] */
+    const float *bgate, *bup, *bdown;              /* likewise */
 };
 
 struct model {

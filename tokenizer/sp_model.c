@@ -67,8 +67,8 @@ int sp_model_build(const struct vocab *v, char **proto, size_t *n, struct err *e
             if (unk == v->n) put_piece(&o, hidden, (size_t)len, 0, TOK_UNKNOWN);
         } else if (p->type == TOK_BYTE && bytes && v->byte_id[strtol(p->p + 3, NULL, 16)] == id) {
             put_piece(&o, p->p, p->n, 0, TOK_BYTE);
-        } else if ((p->type == TOK_NORMAL || p->type == TOK_USER) && p->n && vocab_find(v, p->p, p->n) == id) {
-            put_piece(&o, p->p, p->n, p->score, TOK_NORMAL);
+        } else if (vocab_is_plain(v, id)) {
+            put_piece(&o, p->p, p->n, p->score, p->type == TOK_UNUSED ? TOK_UNUSED : TOK_NORMAL);
         } else {
             put_piece(&o, hidden, (size_t)len, 0, id == unk ? TOK_UNKNOWN : TOK_CONTROL);
         }
@@ -195,7 +195,7 @@ int sp_model_read(struct vocab *v, bool *plain, const char *proto, size_t n, con
     in = all;
     for (int id = 0; get_field(&in, &f) > 0;) {
         if (f.number != 1 || f.wire != 2) continue;
-        read_piece(f.bytes, &one);
+        read_piece(f.bytes, &one);                 /* looked at above, so it is sound */
         vocab_set(v, id++, one.p, one.n, one.score, (int)one.type);
     }
     int *const ids[] = { &v->unk, &v->bos, &v->eos };

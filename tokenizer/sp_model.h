@@ -11,8 +11,8 @@
 #include "tokenizer/vocab.h"
 
 /* A BPE model of the vocabulary's pieces with their ids. Text goes through as it is: no prefix, no white space removed
- * (sp_text.c sees to both). Pieces that plain text must never become (control, unknown, unused spellings, duplicates)
- * keep their id under a spelling that no text reaches. When the vocabulary has no unknown piece, one is added behind
+ * (sp_text.c sees to both). Pieces that plain text must never become (not vocab_is_plain) keep their id under a spelling
+ * that no text reaches. When the vocabulary has no unknown piece, one is added behind
  * the last, so id v->n means "no piece for this". *proto is malloc'd. */
 int sp_model_build(const struct vocab *v, char **proto, size_t *n, struct err *);
 

@@ -4,12 +4,23 @@
 #include "tokenizer/utf8.h"
 #include <string.h>
 
-/* libsentencepiece takes a whole text at once and needs some hundred bytes of memory per byte. Long texts are cut,
- * and only where that cannot change a single id: between two characters that no piece has next to each other. BPE
- * only ever makes symbols that are pieces, so no symbol reaches over such a place, and what happens on its left does
- * not see what happens on its right. Which pairs occur in pieces is kept as a hashed set of bits; a false "occurs"
- * moves the cut to the next place, nothing more. */
-enum { PAIR_BITS = 21, CHUNK = 2048, BLOCK = 0x2581 /* the piece spelling of a space */ };
+/* libsentencepiece takes a whole text at once, needs some hundred bytes of memory per byte and a microsecond. So texts
+ * are cut, and only where that cannot change a single id: between two characters that no piece has next to each
+ * other. BPE only ever makes symbols that are pieces, so no symbol reaches over such a place, and what happens on its
+ * left does not see what happens on its right. Which pairs occur in pieces is kept as a hashed set of bits; a false
+ * "occurs" moves the cut to the next place, nothing more.
+ *
+ * Between words there is nearly always such a place, and words repeat: their ids are looked up among those already
+ * written, in a cache that lives as long as the call. */
+enum {
+    PAIR_BITS = 21,
+    CACHE_BITS = 14,
+    CACHE_FROM = 4096,             /* shorter texts do without: clearing it costs more */
+    CACHED = 64,                   /* the longest chunk worth a look */
+    BLOCK = 0x2581,                /* the piece spelling of a space */
+};
+
+struct cached { const char *p; size_t at; uint32_t n, count; };    /* p[n] became ids[at..at+count) */
 
 struct sp_text {
     struct spm *spm;
@@ -49,7 +60,8 @@ int sp_text_open(struct sp_text **out, const struct vocab *v, const char *proto,
     s->whole = proto != NULL;
     if (!proto && sp_model_build(v, &built, &n, err)) goto done;
     if (spm_open(&s->spm, proto ? proto : built, n, err)) goto done;
-    for (int id = 0; id < v->n; id++) note_pairs(s, &v->piece[id]);
+    for (int id = 0; id < v->n; id++)
+        if (vocab_is_plain(v, id)) note_pairs(s, &v->piece[id]);
     *out = s;
     s = NULL;
     rc = 0;
@@ -90,29 +102,58 @@ static int encode_byte(const struct sp_text *s, unsigned char byte, struct ids *
     return ids_push(ids, id) ? fail(err, "out of memory for %zu token ids", ids->n) : 0;
 }
 
+static int encode_cached(const struct sp_text *s, struct cached *cache, const char *p, size_t n, struct ids *ids,
+                         struct err *err) {
+    if (!cache || n > CACHED || n == 0) return encode_chunk(s, p, n, ids, err);
+    uint64_t h = n;
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)p[i]) * 0x100000001B3u;
+    struct cached *c = &cache[(h * 0x9E3779B97F4A7C15u) >> (64 - CACHE_BITS)];
+    if (c->n == n && !memcmp(c->p, p, n)) {
+        if (ids_reserve(ids, c->count)) return fail(err, "out of memory for %zu token ids", ids->n + c->count);
+        memcpy(ids->v + ids->n, ids->v + c->at, c->count * sizeof *ids->v);
+        ids->n += c->count;
+        return 0;
+    }
+    size_t at = ids->n;
+    if (encode_chunk(s, p, n, ids, err)) return -1;
+    *c = (struct cached){ p, at, (uint32_t)n, (uint32_t)(ids->n - at) };
+    return 0;
+}
+
 /* Walks over valid text in chunks and bytes that are none. */
 static int encode_all(const struct sp_text *s, const char *p, size_t n, struct ids *ids, struct err *err) {
+    struct cached *cache = n < CACHE_FROM ? NULL : calloc((size_t)1 << CACHE_BITS, sizeof *cache);
     size_t start = 0;
     uint32_t last = 0, cp;
+    int rc = -1;
     for (size_t i = 0; i < n;) {
         int len = utf8_next(p + i, n - i, &cp);
         if (len <= 0) {
-            if (encode_chunk(s, p + start, i - start, ids, err)) return -1;
+            if (encode_cached(s, cache, p + start, i - start, ids, err)) goto done;
             for (int k = len ? -len : (int)(n - i); k > 0; k--, i++)
-                if (encode_byte(s, (unsigned char)p[i], ids, err)) return -1;
+                if (encode_byte(s, (unsigned char)p[i], ids, err)) goto done;
             start = i;
             continue;
         }
         if (cp == ' ') cp = BLOCK;
         uint32_t bit = pair_bit(last, cp);
-        if (i - start >= CHUNK && !(s->pairs[bit / 64] >> bit % 64 & 1)) {
-            if (encode_chunk(s, p + start, i - start, ids, err)) return -1;
+        if (i > start && !(s->pairs[bit / 64] >> bit % 64 & 1)) {
+            if (encode_cached(s, cache, p + start, i - start, ids, err)) goto done;
             start = i;
         }
         last = cp;
         i += (size_t)len;
     }
-    return encode_chunk(s, p + start, n - start, ids, err);
+    rc = encode_cached(s, cache, p + start, n - start, ids, err);
+done:
+    free(cache);
+    return rc;
+}
+
+/* Bytes of the space that text[n] ends with, in either spelling; 0: none. */
+static size_t space_before(const char *text, size_t n) {
+    if (n && text[n - 1] == ' ') return 1;
+    return n >= 3 && !memcmp(text + n - 3, "\xE2\x96\x81", 3) ? 3 : 0;
 }
 
 int sp_text_encode(const struct sp_text *s, const char *text, size_t n, bool prefix, struct ids *ids,
@@ -125,7 +166,7 @@ int sp_text_encode(const struct sp_text *s, const char *text, size_t n, bool pre
     size_t m = 0;
     if (prefix) copy[m++] = ' ';
     if (s->v->remove_extra_spaces) {
-        while (n && text[n - 1] == ' ') n--;
+        for (size_t len; (len = space_before(text, n)) > 0;) n -= len;
         size_t i = 0;
         while (i < n && text[i] == ' ') i++;
         for (; i < n; i++)

@@ -18,6 +18,7 @@ struct piece {
 struct vocab {
     enum vocab_kind kind;
     char pre[64];                  /* tokenizer.ggml.pre; "default" when absent */
+    bool pre_missing;              /* and a BPE vocabulary would have needed it */
     int n;
     struct piece *piece;           /* [n] */
     char *spelling;                /* every piece's bytes, one behind the other */
@@ -41,5 +42,8 @@ int vocab_index(struct vocab *v, struct err *);          /* builds the table and
 int vocab_specials(struct vocab *v, const struct gguf *, struct err *);
 
 int vocab_find(const struct vocab *, const char *p, size_t n);         /* id, or -1 */
+
+/* Whether merging plain text may come to this piece: no control, unknown or byte piece, no duplicate. */
+bool vocab_is_plain(const struct vocab *, int id);
 
 #endif

@@ -138,10 +138,10 @@ double *reference_logits(const struct gguf *g, const int32_t *ids, int n, int *n
         free(h), free(q), free(k), free(v), free(a), free(o);
 
         h = normed(load(l, "ffn_norm.weight"), x, n, d, eps);
-        double *gate = product(load(l, "ffn_gate.weight"), NULL, h, n, ff, d);
-        double *up = product(load(l, "ffn_up.weight"), NULL, h, n, ff, d);
+        double *gate = product(load(l, "ffn_gate.weight"), load(l, "ffn_gate.bias"), h, n, ff, d);
+        double *up = product(load(l, "ffn_up.weight"), load(l, "ffn_up.bias"), h, n, ff, d);
         for (size_t i = 0; i < (size_t)n * ff; i++) gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
-        o = product(load(l, "ffn_down.weight"), NULL, gate, n, d, ff);
+        o = product(load(l, "ffn_down.weight"), load(l, "ffn_down.bias"), gate, n, d, ff);
         for (size_t i = 0; i < (size_t)n * d; i++) x[i] += o[i];
         free(h), free(gate), free(up), free(o);
     }

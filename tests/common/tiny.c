@@ -96,6 +96,9 @@ void tiny_write(const char *path, const struct tiny *t) {
         declare(o, l, "attn_k.bias", DT_F32, 1, (uint64_t)k, 1, 0, 0.3);
         declare(o, l, "attn_v.bias", DT_F32, 1, (uint64_t)v, 1, 0, 0.3);
         declare(o, l, "attn_output.bias", DT_F32, 1, (uint64_t)d, 1, 0, 0.3);
+        declare(o, l, "ffn_gate.bias", DT_F32, 1, (uint64_t)t->n_ff, 1, 0, 0.3);
+        declare(o, l, "ffn_up.bias", DT_F32, 1, (uint64_t)t->n_ff, 1, 0, 0.3);
+        declare(o, l, "ffn_down.bias", DT_F32, 1, (uint64_t)d, 1, 0, 0.3);
     }
     if (gguf_write_begin(o->w, &err)) die(path, err.msg);
     write_data(o, &err);
