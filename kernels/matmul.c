@@ -55,8 +55,8 @@ void matrix_row(const struct matrix *w, int row, float *out) {
 
 void matmul(const struct kernels *k, float *y, size_t ldy, const struct matrix *w, struct acts *x) {
     assert(w->cols == x->cols);
-    if (matmul_blas(y, ldy, w, x)) return;
     const struct mat_kernels *mat = k->mat;
+    if (mat->prefers_blas && matmul_blas(y, ldy, w, x)) return;
     const struct mat_format *f = mat_format(w->type);
     const struct qacts *q = f ? acts_encoded(x, mat, f) : NULL;
     size_t panel_bytes = mat_panel_bytes(w->type, w->cols);
