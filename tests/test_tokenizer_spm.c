@@ -143,6 +143,20 @@ static void test_specials(void **state) {
     tok_close(t);
 }
 
+/* Phi-3's special tokens swallow the white space behind them, and only the model's name tells. */
+static void test_stripping(void **state) {
+    (void)state;
+    hello_vocabulary();
+    struct tokenizer *t = tok_must(&f);
+    pieces(t, "a </s> \n a", TOK_SPECIAL, B "|a|" B "|</s>|" B B "|<0x0A>|" B "|a");
+    tok_close(t);
+    f.name = "My Phi-3 mini";
+    t = tok_must(&f);
+    pieces(t, "a </s> \n a", TOK_SPECIAL, B "|a|" B "|</s>|" B "|a");
+    pieces(t, "<s> a</s>  ", TOK_SPECIAL, "<s>|" B B "|a|</s>");   /* <s> keeps its hands off */
+    tok_close(t);
+}
+
 /* libsentencepiece refuses empty pieces and duplicates; files have them, and the ids behind must
  * not move. */
 static void test_odd_pieces(void **state) {
@@ -336,6 +350,7 @@ int main(void) {
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_without_bytes),
         cmocka_unit_test(test_specials),
+        cmocka_unit_test(test_stripping),
         cmocka_unit_test(test_odd_pieces),
         cmocka_unit_test(test_against_the_slow_way),
         cmocka_unit_test(test_needle_proto),
