@@ -249,11 +249,17 @@ static void sweep(const struct flash *f, struct worker *w, struct partial part, 
                 v[p] = w->v + (size_t)p * KV_PAGE * vd;
             }
         }
+        ptrdiff_t ahead_k = 0, ahead_v = 0;
+        if (direct && k[0] && span->end > tile + TILE && x->pos >= tile + TILE) {
+            struct kv_page next = kv_page(kv, x->layer, x->kv_head, (tile + TILE) / KV_PAGE);
+            ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)k[0]);
+            ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[0]);
+        }
         struct partial to = partial_at(part, first, vd);
         float *s = w->s + (size_t)first * TILE;
-        f->tile->scores(s, w->q + (size_t)first * kd, rows, kd, k, direct ? type->type_k : DT_F32);
+        f->tile->scores(s, w->q + (size_t)first * kd, rows, kd, k, direct ? type->type_k : DT_F32, ahead_k);
         f->tile->softmax(s, rows, w->seen + first, to.m, to.sum, to.out, vd);
-        f->tile->gather(to.out, s, rows, vd, v, direct ? type->type_v : DT_F32, keys);
+        f->tile->gather(to.out, s, rows, vd, v, direct ? type->type_v : DT_F32, keys, ahead_v);
         for (int r = first; r < last; r++) w->keys_read += (uint64_t)__builtin_popcountll(w->seen[r]);
     }
 }

@@ -40,8 +40,10 @@ struct tile_kernels {
     void (*unpack_v)(float *dst, const void *page, enum dtype type, int dim);
 
     /* s[rows][TILE] = q[rows][dim] . keys of the pages of one tile; where page[i] is NULL, s is left alone.
-     * type is DT_F32, or any type if rows <= direct_rows. */
-    void (*scores)(float *s, const float *q, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type);
+     * type is DT_F32, or any type if rows <= direct_rows. ahead is a hint: the distance in bytes from a page to the
+     * one whose turn comes a tile later, 0 if not known. */
+    void (*scores)(float *s, const float *q, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type,
+                   ptrdiff_t ahead);
 
     /* One step of the online softmax, base 2. Row r sees key j of the tile iff bit j of seen[r] is set. Its state is
      * m[r], the reference all its exponentials are taken against, and sum[r][TILE_LANES], partial sums of them. On
@@ -49,9 +51,9 @@ struct tile_kernels {
      * raised and sum[r] and out[r][dim] are scaled down: rarely. A row that sees nothing keeps its state. */
     void (*softmax)(float *s, int rows, const uint64_t *seen, float *m, float *sum, float *out, int dim);
 
-    /* out[rows][dim] += p[rows][TILE] * values of the tile's keys whose bit is set in keys; type as in scores. */
+    /* out[rows][dim] += p[rows][TILE] * values of the tile's keys whose bit is set in keys; the rest as in scores. */
     void (*gather)(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES],
-                   enum dtype type, uint64_t keys);
+                   enum dtype type, uint64_t keys, ptrdiff_t ahead);
 
     int direct_rows;       /* up to so many rows, scores and gather read any type; more rows pay an unpacking */
 };

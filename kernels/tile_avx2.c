@@ -32,8 +32,10 @@ INLINE void score_block(float *s, const float *q, const int rows, int dim, const
 #define FOR_ROWS(rows, call) \
     switch (rows) { case 1: call(1); break; case 2: call(2); break; case 3: call(3); break; default: call(4); }
 
-static void scores(float *s, const float *q, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type) {
+static void scores(float *s, const float *q, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type,
+                   ptrdiff_t ahead) {
     (void)type;
+    (void)ahead;
     for (int p = 0; p < TILE_PAGES; p++)
         for (int r = 0; r < rows && page[p]; r += MAX_ROWS) {
 #define SCORE(n) score_block(s + (size_t)r * TILE + p * KV_PAGE, q + (size_t)r * dim, n, dim, page[p])
@@ -66,8 +68,9 @@ INLINE void gather_block(float *out, const float *p, const int rows, int dim, co
 }
 
 static void gather(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type,
-                   uint64_t keys) {
+                   uint64_t keys, ptrdiff_t ahead) {
     (void)type;
+    (void)ahead;
     int c = 0;
     for (; c + 16 <= dim; c += 16)
         for (int r = 0; r < rows; r += MAX_ROWS) {

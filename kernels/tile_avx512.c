@@ -83,15 +83,28 @@ INLINE void value_vectors(__m512 v[2], const void *page, enum dtype type, int di
     }
 }
 
+/* Byte offsets in a page of keys (from dimension i on) and of values (from element n on). */
+INLINE size_t values_at(enum dtype type, size_t n) {
+    return type == DT_F32 ? 4 * n : type == DT_Q8_0 ? n : type == DT_Q4_0 ? n / 2 : 2 * n;
+}
+INLINE size_t keys_at(enum dtype type, int i) { return values_at(type, (size_t)i * KV_PAGE); }
+
+/* The same place one tile later; the hardware's own prefetching stops at every 4 KiB. Pages that are f32 are most
+ * often unpacked ones in the cache already. */
+INLINE void prefetch(const void *page, size_t offset, ptrdiff_t ahead, const enum dtype type) {
+    if (type != DT_F32) _mm_prefetch((const char *)((uintptr_t)page + offset + (uintptr_t)ahead), _MM_HINT_T0);
+}
+
 /* ---- Scores ---- */
 
 INLINE void score_block(float *s, const float *q, const int rows, int dim, const void *const *page, const int pages,
-                        const int *column, const enum dtype type) {
+                        const int *column, const enum dtype type, ptrdiff_t ahead) {
     __m512 acc[MAX_ROWS][2];
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int p = 0; p < pages; p++) acc[r][p] = _mm512_setzero_ps();
     const int step = step_of(type);
-    for (int i = 0; i < dim; i += step)
+    for (int i = 0; i < dim; i += step) {
+        UNROLL for (int p = 0; p < pages; p++) prefetch(page[p], keys_at(type, i), ahead, type);
         UNROLL for (int j = 0; j < step; j++) {
             __m512 k[2];
             UNROLL for (int p = 0; p < pages; p++) k[p] = key_vector(page[p], type, dim, i, j);
@@ -100,6 +113,7 @@ INLINE void score_block(float *s, const float *q, const int rows, int dim, const
                 UNROLL for (int p = 0; p < pages; p++) acc[r][p] = _mm512_fmadd_ps(x, k[p], acc[r][p]);
             }
         }
+    }
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int p = 0; p < pages; p++) _mm512_storeu_ps(s + (size_t)r * TILE + column[p], acc[r][p]);
 }
@@ -111,33 +125,34 @@ INLINE void score_block(float *s, const float *q, const int rows, int dim, const
     case 5: call(5); break; case 6: call(6); break; case 7: call(7); break; default: call(8); }
 
 INLINE void scores_of(float *s, const float *q, int rows, int dim, const void *const *page, const int *column, int pages,
-                      const enum dtype type) {
+                      const enum dtype type, ptrdiff_t ahead) {
     for (int p = 0; p < pages; p += 2)
         for (int r = 0; r < rows; r += MAX_ROWS) {
             int n = rows - r < MAX_ROWS ? rows - r : MAX_ROWS;
             float *to = s + (size_t)r * TILE;
             const float *from = q + (size_t)r * dim;
             if (p + 1 < pages) {
-#define PAIR(n) score_block(to, from, n, dim, page + p, 2, column + p, type)
+#define PAIR(n) score_block(to, from, n, dim, page + p, 2, column + p, type, ahead)
                 FOR_ROWS(n, PAIR)
             } else {
-#define SINGLE(n) score_block(to, from, n, dim, page + p, 1, column + p, type)
+#define SINGLE(n) score_block(to, from, n, dim, page + p, 1, column + p, type, ahead)
                 FOR_ROWS(n, SINGLE)
             }
         }
 }
 
-static void scores(float *s, const float *q, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type) {
+static void scores(float *s, const float *q, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type,
+                   ptrdiff_t ahead) {
     const void *used[TILE_PAGES];
     int column[TILE_PAGES], n = 0;
     for (int p = 0; p < TILE_PAGES; p++)
         if (page[p]) used[n] = page[p], column[n++] = p * KV_PAGE;
     switch (type) {
-    case DT_F32: scores_of(s, q, rows, dim, used, column, n, DT_F32); break;
-    case DT_F16: scores_of(s, q, rows, dim, used, column, n, DT_F16); break;
-    case DT_BF16: scores_of(s, q, rows, dim, used, column, n, DT_BF16); break;
-    case DT_Q8_0: scores_of(s, q, rows, dim, used, column, n, DT_Q8_0); break;
-    default: scores_of(s, q, rows, dim, used, column, n, DT_Q4_0);
+    case DT_F32: scores_of(s, q, rows, dim, used, column, n, DT_F32, ahead); break;
+    case DT_F16: scores_of(s, q, rows, dim, used, column, n, DT_F16, ahead); break;
+    case DT_BF16: scores_of(s, q, rows, dim, used, column, n, DT_BF16, ahead); break;
+    case DT_Q8_0: scores_of(s, q, rows, dim, used, column, n, DT_Q8_0, ahead); break;
+    default: scores_of(s, q, rows, dim, used, column, n, DT_Q4_0, ahead);
     }
 }
 
@@ -197,7 +212,7 @@ static void softmax(float *s, int rows, const uint64_t *seen, float *m, float *s
 /* ---- Weighted sums of values ---- */
 
 INLINE void gather_block(float *out, const float *p, const int rows, int dim, const void *const page[TILE_PAGES],
-                         uint64_t keys, int c, const enum dtype type) {
+                         uint64_t keys, int c, const enum dtype type, ptrdiff_t ahead) {
     const __mmask32 mask = dim - c < 32 ? (1u << (dim - c)) - 1 : ~(__mmask32)0;
     __m512 acc[MAX_ROWS][2];
     UNROLL for (int r = 0; r < rows; r++) {
@@ -208,6 +223,7 @@ INLINE void gather_block(float *out, const float *p, const int rows, int dim, co
         for (uint32_t left = keys >> (i * KV_PAGE) & 0xffff; left; left &= left - 1) {
             int slot = __builtin_ctz(left);
             __m512 v[2];
+            prefetch(page[i], values_at(type, (size_t)slot * dim + c), ahead, type);
             value_vectors(v, page[i], type, dim, slot, c, mask);
             UNROLL for (int r = 0; r < rows; r++) {
                 __m512 x = _mm512_set1_ps(p[(size_t)r * TILE + slot]);
@@ -222,25 +238,25 @@ INLINE void gather_block(float *out, const float *p, const int rows, int dim, co
 }
 
 INLINE void gather_of(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES], uint64_t keys,
-                      const enum dtype type) {
+                      const enum dtype type, ptrdiff_t ahead) {
     for (int c = 0; c < dim; c += 32)
         for (int r = 0; r < rows; r += MAX_ROWS) {
             int n = rows - r < MAX_ROWS ? rows - r : MAX_ROWS;
             float *to = out + (size_t)r * dim;
             const float *from = p + (size_t)r * TILE;
-#define GATHER(n) gather_block(to, from, n, dim, page, keys, c, type)
+#define GATHER(n) gather_block(to, from, n, dim, page, keys, c, type, ahead)
             FOR_ROWS(n, GATHER)
         }
 }
 
 static void gather(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type,
-                   uint64_t keys) {
+                   uint64_t keys, ptrdiff_t ahead) {
     switch (type) {
-    case DT_F32: gather_of(out, p, rows, dim, page, keys, DT_F32); break;
-    case DT_F16: gather_of(out, p, rows, dim, page, keys, DT_F16); break;
-    case DT_BF16: gather_of(out, p, rows, dim, page, keys, DT_BF16); break;
-    case DT_Q8_0: gather_of(out, p, rows, dim, page, keys, DT_Q8_0); break;
-    default: gather_of(out, p, rows, dim, page, keys, DT_Q4_0);
+    case DT_F32: gather_of(out, p, rows, dim, page, keys, DT_F32, ahead); break;
+    case DT_F16: gather_of(out, p, rows, dim, page, keys, DT_F16, ahead); break;
+    case DT_BF16: gather_of(out, p, rows, dim, page, keys, DT_BF16, ahead); break;
+    case DT_Q8_0: gather_of(out, p, rows, dim, page, keys, DT_Q8_0, ahead); break;
+    default: gather_of(out, p, rows, dim, page, keys, DT_Q4_0, ahead);
     }
 }
 

@@ -12,8 +12,10 @@ static void unpack_v(float *dst, const void *page, enum dtype type, int dim) {
 }
 
 static void scores(float *s, const float *q, int rows, int dim, const void *const page[TILE_PAGES],
-                   enum dtype type) {
-    (void)type;                                            /* direct_rows is 0: always f32 */
+                   enum dtype type,
+                   ptrdiff_t ahead) {
+    (void)type;
+    (void)ahead;                                            /* direct_rows is 0: always f32 */
     for (int r = 0; r < rows; r++)
         for (int p = 0; p < TILE_PAGES; p++) {
             if (!page[p]) continue;
@@ -64,8 +66,9 @@ static void softmax(float *s, int rows, const uint64_t *seen, float *m, float *s
 }
 
 static void gather(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES],
-                   enum dtype type, uint64_t keys) {
+                   enum dtype type, uint64_t keys, ptrdiff_t ahead) {
     (void)type;
+    (void)ahead;
     for (int r = 0; r < rows; r++, out += dim, p += TILE)
         for (int j = 0; j < TILE; j++) {
             if (!(keys >> j & 1)) continue;

@@ -55,10 +55,21 @@ static int load_part(struct gguf_part *p, const char *path, const struct gguf_op
         fail(err, "%s: locking %zu bytes into memory: %s (see ulimit -l)", path, p->size, strerror(errno));
         goto done;
     }
+    p->can_release = !o->no_mmap && !o->mlock;
     rc = gguf_parse(p, err);
 done:
     if (fd >= 0) close(fd);
     return rc;
+}
+
+void gguf_release(const struct gguf *g, const void *data, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data;
+    for (int i = 0; i < g->n_parts; i++) {
+        const uintptr_t base = (uintptr_t)g->parts[i].base;
+        if (!g->parts[i].can_release || at < base || at >= base + g->parts[i].size) continue;
+        const uintptr_t from = (at + page - 1) / page * page, to = (at + bytes) / page * page;
+        if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);     /* advice: a refusal changes nothing */
+    }
 }
 
 void gguf_part_free(struct gguf_part *p) {

@@ -43,6 +43,8 @@ struct gguf_options { bool no_mmap, mlock; };      /* no_mmap: read into memory 
 int gguf_open(struct gguf **out, const char *path, const struct gguf_options *, struct err *);
 void gguf_close(struct gguf *);                    /* NULL is fine */
 const char *gguf_path(const struct gguf *);
+/* These bytes of a tensor are not wanted soon: their pages may leave memory. They can still be read, from disk. */
+void gguf_release(const struct gguf *, const void *data, size_t bytes);
 
 int gguf_n_kv(const struct gguf *);
 const struct gguf_kv *gguf_kv_at(const struct gguf *, int i);

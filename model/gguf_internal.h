@@ -10,6 +10,7 @@ struct gguf_part {
     char *path;
     uint8_t *base;                 /* the whole file, mapped or read; munmap frees either */
     size_t size;
+    bool can_release;              /* mapped and not locked: pages can be read again */
     struct gguf_kv *kv;
     const struct gguf_kv **kv_by_key;       /* sorted */
     int n_kv;

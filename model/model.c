@@ -69,14 +69,22 @@ static int bind_layer(struct model *m, int l, size_t *pool, struct err *err) {
            bind_matrix(m, l, "ffn_down.weight", c->n_embd, c->n_ff, &y->down, err) ? -1 : 0;
 }
 
+/* Once repacked, the file's own copy only costs memory; the embedding is still read from there, row by row. */
+static int repack(struct model *m, struct matrix *w, struct err *err) {
+    if (matrix_pack(m->kernels, w, err)) return -1;
+    if (w->packed && w->data != m->embd.data)
+        gguf_release(m->file, w->data, (size_t)w->rows * dtype_row_bytes(w->type, (size_t)w->cols));
+    return 0;
+}
+
 int model_repack(struct model *m, struct err *err) {
     for (int l = 0; l < m->c.n_layers; l++) {
         struct layer *y = &m->layers[l];
         struct matrix *all[] = { &y->wq, &y->wk, &y->wv, &y->wo, &y->gate, &y->up, &y->down };
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-            if (matrix_pack(m->kernels, all[i], err)) return -1;
+            if (repack(m, all[i], err)) return -1;
     }
-    return matrix_pack(m->kernels, &m->out, err);
+    return repack(m, &m->out, err);
 }
 
 int model_open(struct model **out, const struct gguf *g, const struct model_options *o, struct err *err) {

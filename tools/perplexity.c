@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/file.h"
+#include "base/threads.h"
 #include "attention/attention.h"
 #include "tools/common/engine.h"
 
@@ -211,6 +212,7 @@ done:
 }
 
 int main(int argc, char **argv) {
+    threads_wait_gently(argv);
     struct ppl p = { .engine = ENGINE_ARGS, .n_ctx = 512 };
     struct err err = { "" };
     struct engine e;
