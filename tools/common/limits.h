@@ -9,9 +9,9 @@ struct limit {
     int threads;
     double best, median;               /* of LIMITS_REPS runs, in units per second */
 };
-enum { LIMITS_REPS = 9 };
+enum { LIMITS_REPS = 40 };
 
-/* Measures with one thread and with all of `threads`, everything this CPU has; about 5 s. -1 when memory lacks. */
+/* Measures with one thread and with all of `threads`, everything this CPU has; about 3 s. -1 when memory lacks. */
 int limits_run(int threads, void (*emit)(void *ctx, const struct limit *), void *ctx, struct err *);
 
 #endif
