@@ -54,12 +54,14 @@ static struct kv_shape cache_shape(const struct problem *p) {
 }
 
 float *problem_run(const struct problem *p, const char *mode, const struct kernels *kernels, int chunk) {
-    const struct attn_shape *s = &p->shape;
+    struct attn_shape tight = p->shape, *s = &tight;
     struct kvcache *kv;
     struct attn *attn;
     struct err err;
-    const struct kv_shape shape = cache_shape(p);
+    struct kv_shape shape = cache_shape(p);
+    tight.max_batch = chunk;
     must(attn_open(&attn, mode, s, kernels, &err), &err);
+    shape.stores = attn_stores(attn);
     must(kv_open(&kv, &shape, &err), &err);
     float *out = need(malloc((size_t)p->n * s->n_heads * s->v_dim * sizeof *out));
     for (int pos = 0; pos < p->n; pos += chunk) {
