@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full, &mode_stream };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 struct attn {

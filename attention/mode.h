@@ -46,6 +46,6 @@ struct attn_ops {
     struct kv_store (*store)(const struct attn_mode *, int layer, int kv_head);
 };
 
-extern const struct attn_ops mode_full, mode_stream;
+extern const struct attn_ops mode_full, mode_stream, mode_duo;
 
 #endif
