@@ -20,6 +20,8 @@ TOOL_OBJ := $(patsubst %,$(B)/%.o,$(wildcard tools/common/*.c))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 TEST_OBJ := $(patsubst %,$(B)/%.o,$(wildcard tests/common/*.c))
 
+SUB := --no-print-directory -j$(shell nproc)
+
 all: run $(TOOLS)
 run: $(B)/run ; @ln -sf $< $@
 bin/%: $(B)/tools/% ; @mkdir -p bin && ln -sf ../$< $@
@@ -41,9 +43,9 @@ $(B)/%_amx.c.o: ISA := $(AVX512) -mamx-tile -mamx-int8
 -include $(LIB_OBJ:.o=.d) $(wildcard $(B)/*.d $(B)/tools/*.d $(B)/tools/common/*.d $(B)/tests/*.d $(B)/tests/common/*.d)
 
 deps: ; @sh tools/deps.sh
-test: deps ; @$(MAKE) --no-print-directory check
+test: deps ; @$(MAKE) $(SUB) check
 check: all $(TESTS) ; @sh tests/run.sh $(B)
-demo: deps ; @$(MAKE) --no-print-directory all && sh tools/demo.sh
+demo: deps ; @$(MAKE) $(SUB) all && sh tools/demo.sh
 clean: ; rm -rf build bin run
 .PHONY: all deps test check demo clean
 .SECONDARY:

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/flags.h"
 #include "base/threads.h"
+#include "model/chat.h"
 #include "model/sampler.h"
 #include "tools/common/engine.h"
 
@@ -22,9 +23,9 @@ enum { N_DEFAULT = 256, UNTIL_END = -1, UNTIL_FULL = -2 };
 
 struct run {
     struct engine_args engine;
-    const char *prompt, *file, *binary_file, *stats;
+    const char *prompt, *file, *binary_file, *stats, *system, *chat_format;
     int n_predict, n_ctx;
-    bool escapes, special, no_display_prompt, verbose_prompt, quiet, dry_run, version, help, ignore_eos, ignored;
+    bool escapes, special, chat, single_turn, no_display_prompt, verbose_prompt, quiet, dry_run, version, help, ignore_eos, ignored;
     struct sampler_options sampler;
     double seed;
 };
@@ -55,6 +56,11 @@ static int parse(struct run *r, int argc, char **argv, struct err *err) {
         { "--display-prompt", FLAG_OFF, &r->no_display_prompt, NULL, "print the prompt before the completion", 0, 0 },
         { "--verbose-prompt", FLAG_ON, &r->verbose_prompt, NULL, "list the prompt's tokens on stderr", 0, 0 },
         { "--ignore-eos", FLAG_ON, &r->ignore_eos, NULL, "go on after the end of text", 0, 0 },
+        { "-cnv --chat --conversation", FLAG_ON, &r->chat, NULL, "chat: one message per line of standard input (-p: the first)", 0, 0 },
+        { "-no-cnv --no-conversation", FLAG_OFF, &r->chat, NULL, NULL, 0, 0 },
+        { "-sys --system-prompt", FLAG_STR, &r->system, "TEXT", "chat: what the model is told first", 0, 0 },
+        { "-st --single-turn", FLAG_ON, &r->single_turn, NULL, "chat: end after the first reply", 0, 0 },
+        { "--chat-template", FLAG_STR, &r->chat_format, "NAME", "chat: the format (default: as the file says)", 0, 0 },
         { "", FLAG_HEADING, 0, 0, "Sampling:", 0, 0 },
         { "--temp --temperature", FLAG_FLOAT, &r->sampler.temp, "X", "temperature (0.8; 0: greedy)", 0, 100 },
         { "--top-k", FLAG_INT, &r->sampler.top_k, "N", "the N most likely (40; 0: all)", 0, 1 << 30 },
@@ -70,7 +76,7 @@ static int parse(struct run *r, int argc, char **argv, struct err *err) {
         { "--dry-run", FLAG_ON, &r->dry_run, NULL, "say what memory the run needs, and stop", 0, 0 },
         { "--version", FLAG_ON, &r->version, NULL, "print the version", 0, 0 },
         { "-h --help", FLAG_ON, &r->help, NULL, "print this", 0, 0 },
-        { "-no-cnv --no-conversation -st --single-turn --no-warmup --simple-io --no-perf -v", FLAG_IGNORED, &r->ignored, NULL, NULL, 0, 0 },
+        { "--no-warmup --simple-io --no-perf -v", FLAG_IGNORED, &r->ignored, NULL, NULL, 0, 0 },
         { 0 },
     };
     const char *arg[2];
@@ -86,6 +92,12 @@ static int parse(struct run *r, int argc, char **argv, struct err *err) {
         else if (r->engine.model) return fail(err, "two models given: '%s' and '%s'", r->engine.model, arg[i]);
         else r->engine.model = arg[i];
     }
+    if (r->chat_format && !chat_by_name(r->chat_format)) {
+        char names[128];
+        chat_names(names, sizeof names);
+        return fail(err, "--chat-template: got '%s', wanted one of %s", r->chat_format, names);
+    }
+    if (r->chat && (r->file || r->binary_file)) return fail(err, "-cnv reads standard input: -f, -bf and - do not go with it");
     if (!!r->prompt + !!r->file + !!r->binary_file > 1) return fail(err, "give one of -p, -f, -bf and -");
     if (!r->engine.model) r->engine.model = getenv("LLAMA_ARG_MODEL");
     if (strcmp(r->stats, "json") && strcmp(r->stats, "text") && strcmp(r->stats, "none"))
@@ -227,15 +239,63 @@ static int generate(const struct run *r, const struct engine *e, struct session 
     }
     rc = put(text, tok_flush(&stream, text), err);
 done:
-    st->predicted_ms = clock_ms() - start;
+    st->predicted_ms += clock_ms() - start;
     free(text);
+    return rc;
+}
+
+/* The format by name, or the one the file's template shows. */
+static const struct chat_format *find_format(const struct run *r, const struct engine *e, struct err *err) {
+    if (r->chat_format) return chat_by_name(r->chat_format);
+    static char jinja[65536];
+    char names[128];
+    const int got = gguf_get_string(e->file, "tokenizer.chat_template", jinja, sizeof jinja, err);
+    const struct chat_format *f = got > 0 ? chat_recognise(jinja) : NULL;
+    chat_names(names, sizeof names);
+    if (!f && got >= 0)
+        fail(err, "%s: %s; --chat-template names one of %s", e->args.model,
+             got ? "its chat template is not one of the known" : "it carries no chat template", names);
+    return f;
+}
+
+/* Reads a message, lets the model reply, and so on until the input ends. */
+static int chat(const struct run *r, const struct engine *e, struct session *s, struct sampler *sm, int n_ctx,
+                struct stats *st, FILE *log, struct err *err) {
+    const struct chat_format *f = find_format(r, e, err);
+    char *line = r->prompt ? strdup(r->prompt) : NULL, *text = NULL;
+    size_t size = 0;
+    int32_t *ids = NULL;
+    int rc = f ? 0 : -1, first = 1;
+    for (; !rc && !stop; first = 0) {
+        if (!line || !first) {
+            if (isatty(STDIN_FILENO)) fputs("\n> ", log);
+            const ssize_t got = getline(&line, &size, stdin);
+            if (got < 0) break;                     /* end of input */
+            if (got && line[got - 1] == '\n') line[got - 1] = 0;
+        }
+        rc = -1;
+        if (!(text = chat_turn(f, first, r->system, line))) { fail(err, "no memory for a message"); break; }
+        const int n = tok_encode(e->tok, text, strlen(text), TOK_SPECIAL | (first ? TOK_BOS : 0), &ids, err);
+        if (n < 0) break;
+        for (int i = 0; i < n; i++) sampler_accept(sm, ids[i]);
+        engine_threads_prefill(e);
+        const double start = clock_ms();
+        if (session_eval(s, ids, n, err)) break;
+        st->prompt_n += n, st->prompt_ms += clock_ms() - start;
+        if (generate(r, e, s, sm, r->n_predict, n_ctx, st, log, err) || put("\n", 1, err)) break;
+        rc = 0;
+        free(text), free(ids);
+        text = NULL, ids = NULL;
+        if (r->single_turn) break;
+    }
+    free(text), free(ids), free(line);
     return rc;
 }
 
 /* How large the context is: as asked, the model's, or just enough. -1 when the prompt does not fit. */
 static int context_size(const struct run *r, const struct model_config *c, int n_prompt, struct err *err) {
     int n_ctx = r->n_ctx;
-    if (n_ctx < 0 && r->n_predict >= 0) {
+    if (n_ctx < 0 && r->n_predict >= 0 && !r->chat) {
         if (n_prompt > (1 << 30) - r->n_predict) return fail(err, "prompt of %d tokens and %d to generate are too many", n_prompt, r->n_predict);
         n_ctx = n_prompt + r->n_predict;
     } else if (n_ctx <= 0) n_ctx = c->n_ctx_train;
@@ -256,11 +316,11 @@ static int run(struct run *r, struct engine *e, struct err *err) {
     FILE *null = fopen("/dev/null", "w"), *log = r->quiet && null ? null : stderr;
     const double load_start = clock_ms();
 
-    if (read_prompt(r, &text, &n_text, err) || engine_open(e, err)) goto done;
+    if ((!r->chat && read_prompt(r, &text, &n_text, err)) || engine_open(e, err)) goto done;
     if (e->args.gpu) fprintf(log, "GPU flags have no effect: this engine computes on the CPU\n");
-    const int n = tok_encode(e->tok, text, n_text, TOK_BOS | (r->special ? TOK_SPECIAL : 0), &ids, err);
+    const int n = r->chat ? 0 : tok_encode(e->tok, text, n_text, TOK_BOS | (r->special ? TOK_SPECIAL : 0), &ids, err);
     if (n < 0) goto done;
-    if (n == 0) { fail(err, "the prompt is empty and the model has no token to begin with"); goto done; }
+    if (n == 0 && !r->chat) { fail(err, "the prompt is empty and the model has no token to begin with"); goto done; }
     for (int i = 0; r->verbose_prompt && i < n; i++) {
         size_t len;
         const char *piece = tok_piece(e->tok, ids[i], &len);
@@ -279,14 +339,17 @@ static int run(struct run *r, struct engine *e, struct err *err) {
     for (int i = 0; i < n; i++) sampler_accept(sm, ids[i]);
     st.load_ms = clock_ms() - load_start;
 
-    if (!r->no_display_prompt && put(text, n_text, err)) goto done;
-    prefill_start = clock_ms();
-    rc = session_eval(s, ids, n, err);
-    st.prompt_n = session_pos(s), st.prompt_ms = clock_ms() - prefill_start;
-    if (!rc) rc = generate(r, e, s, sm, r->n_predict, n_ctx, &st, log, err);
+    if (r->chat) rc = chat(r, e, s, sm, n_ctx, &st, log, err);
+    else {
+        if (!r->no_display_prompt && put(text, n_text, err)) goto done;
+        prefill_start = clock_ms();
+        rc = session_eval(s, ids, n, err);
+        st.prompt_n = session_pos(s), st.prompt_ms = clock_ms() - prefill_start;
+        if (!rc) rc = generate(r, e, s, sm, r->n_predict, n_ctx, &st, log, err);
+    }
     if (stop) rc = 0;                                /* Ctrl-C: what there is was printed; main says 130 */
     st.keys_read = session_keys_read(s);
-    if (!rc && !put("\n", isatty(STDOUT_FILENO) ? 1 : 0, err)) print_stats(r, e, s, &st);
+    if (!rc && !put("\n", isatty(STDOUT_FILENO) && !r->chat, err)) print_stats(r, e, s, &st);
 done:
     sampler_close(sm);
     session_close(s);

@@ -3,7 +3,7 @@
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
-struct err { char msg[512]; };
+struct err { char msg[1024]; };
 
 /* Fills *e (NULL is fine) and returns -1, so that callers write: return fail(err, "%s: ...", path); */
 int fail(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

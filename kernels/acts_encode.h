@@ -2,7 +2,7 @@
  * mat_scalar.c, mat_avx2.c and mat_avx512.c; all give the same bits (no fused operations in it).
  *
  * One scale serves `span` columns. The rule follows what other engines do, so that results agree with theirs:
- *   span 32    scale = max |x| / 127, kept as a half float; q = nearest(x / unrounded scale)
+ *   span 32    scale = max |x| / 127; q = nearest(x / scale); then scale and scale * sum of q become half floats
  *   span 256   scale = -(the x of largest magnitude) / 127, a float; so that x becomes exactly -127
  * A span that holds NaN or infinity gets scale NaN: what it multiplies says so. */
 #ifndef KERNELS_ACTS_ENCODE_H
@@ -34,20 +34,18 @@ static inline float bits_float(uint32_t bits) {
 /* To the 11 significant bits of a half float, ties to even; what is no normal half float stays as it is. */
 static inline float half_precision(float x) {
     uint32_t bits = float_bits(x);
-    return x >= 0x1p-14f && x <= 65504.f ? bits_float((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu) : x;
+    return fabsf(x) >= 0x1p-14f && fabsf(x) <= 65504.f ? bits_float((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu) : x;
 }
 
-/* span is a constant wherever this is used, so that the loops become a few vectors. */
+/* The q of one span; its scale, unrounded. span is a constant wherever this is used, so that the loops become a few vectors. */
 static inline __attribute__((always_inline)) float encode_span(int8_t *q, const float *x, int span) {
     uint32_t top = 0;                                    /* largest magnitude: NaN > infinity > every number */
     for (int i = 0; i < span; i++) {
         uint32_t bits = float_bits(x[i]) & 0x7fffffff;
         top = bits > top ? bits : top;
     }
-    float scale = bits_float(top) / 127, inverse = 1 / scale;
-    if (span == 32) {
-        scale = half_precision(scale);
-    } else {
+    float scale = bits_float(top) / 127, inverse = 127 / bits_float(top);
+    if (span != 32) {
         int positive = 0;                                /* does the largest, or one of them, have no sign? */
         for (int i = 0; i < span; i++) positive |= float_bits(x[i]) == top;
         inverse = -127 / bits_float(positive ? top : top | 0x80000000);
@@ -73,9 +71,10 @@ void encode_row(const struct qacts *x, int t, const float *row, int span, int su
         for (int s = c; s < c + span; s += sub, at += ld) {
             int32_t total = 0;
             for (int i = 0; i < sub; i++) total += q[s + i];
-            x->scale[at] = scale;
+            float sum = scale * (float)total;
+            x->scale[at] = span == 32 ? half_precision(scale) : scale;
             x->start[at] = -128 * total;
-            x->sum[at] = scale * (float)total;
+            x->sum[at] = span == 32 ? half_precision(sum) : sum;
         }
     }
 }

@@ -6,9 +6,15 @@
 enum { GROUP = 32, GROUPS = 16 };                  /* the most there are of each */
 
 /* The scales tried first, relative to the one that just spans the group: cutting off an extreme
- * value pays when that makes the steps for all others smaller. Then a few rounds of refinement. */
+ * value pays when that makes the steps for all others smaller. A line can lose either end, so its
+ * widths come in three places. Then a few rounds of refinement. */
 static const float spans[] = { 0.7f, 0.75f, 0.8f, 0.85f, 0.9f, 0.95f, 1, 1.05f, 1.1f };
-enum { N_SPANS = sizeof spans / sizeof *spans, REFINE = 4, REFINE_BLOCK = 2 };
+static const float widths[] = { 0.8f, 0.9f, 1, 1.05f };
+enum {
+    N_SPANS = sizeof spans / sizeof *spans,
+    N_WIDTHS = sizeof widths / sizeof *widths,
+    REFINE = 4, REFINE_BLOCK = 2,
+};
 
 /* t + ROUND - ROUND: the nearest integer of a small float, without leaving the vector unit. */
 #define ROUND 0x1.8p23f
@@ -218,8 +224,9 @@ float fit_line(const float *x, int n, int top, bool below, float *m) {
     struct line best = { 0, min };
     if (max <= min) { *m = min; return 0; }
 
-    for (int k = 0; k < N_SPANS; k++) {
-        float range = spans[k] * (max - min), low = min + ((max - min) - range) / 2;
+    for (int k = 0; k < 3 * N_WIDTHS; k++) {
+        float range = widths[k / 3] * (max - min);
+        float low = min + ((max - min) - range) * 0.5f * (float)(k % 3);
         struct line at = { range / (float)top, low };
         if (below && at.m > 0) at.m = 0;
         for (int round = 0; round < REFINE; round++) {

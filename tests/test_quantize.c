@@ -278,6 +278,43 @@ static void test_bad_weights(void **state) {
     }
 }
 
+/* A model in two files becomes one, and says nothing of a split; neither part may be overwritten. */
+static void test_split(void **state) {
+    (void)state;
+    static const char *const tensors[2] = { "blk.0.attn_q.weight", "output.weight" };
+    char first[512], second[512];
+    keep(first, "two-00001-of-00002.gguf"), keep(second, "two-00002-of-00002.gguf");
+    float x[256];
+    uint64_t seed = 2, ne[2] = { 256, 1 };
+    for (int i = 0; i < 256; i++) x[i] = (float)noise_normal(&seed);
+    for (int part = 0; part < 2; part++) {
+        struct gguf_writer *w = NULL;
+        struct err err;
+        assert_int_equal(gguf_write_open(&w, part ? second : first, &err), 0);
+        if (!part) gguf_put_string(w, "general.architecture", "llama");
+        gguf_put_int(w, "split.no", GGUF_U16, part);
+        gguf_put_int(w, "split.count", GGUF_U16, 2);
+        gguf_put_int(w, "split.tensors.count", GGUF_I32, 2);
+        gguf_declare(w, tensors[part], DT_F32, 2, ne);
+        assert_int_equal(gguf_write_begin(w, &err), 0);
+        assert_int_equal(gguf_write_data(w, x, sizeof x, &err), 0);
+        assert_int_equal(gguf_write_close(w, &err), 0);
+    }
+    char args[1200];
+    snprintf(args, sizeof args, "'%s' '%s' Q8_0", first, second);
+    assert_int_equal(run(args), 1);
+    assert_non_null(strstr(said, "input itself"));
+    snprintf(args, sizeof args, "'%s' '%s' Q8_0", first, out);
+    if (run(args)) fail_msg("%s", said);
+    struct gguf *g = open_model(out);
+    assert_int_equal(gguf_n_tensors(g), 2);
+    for (int i = 0; i < 2; i++) assert_int_equal(type_in(g, tensors[i]), DT_Q8_0);
+    assert_null(gguf_find(g, "split.count"));
+    assert_null(gguf_find(g, "split.no"));
+    assert_non_null(gguf_find(g, "general.architecture"));
+    gguf_close(g);
+}
+
 static void test_wrong_use(void **state) {
     (void)state;
     static const struct { const char *args; int status; const char *says; } c[] = {
@@ -313,7 +350,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_recipe), cmocka_unit_test(test_odd_columns), cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_threads), cmocka_unit_test(test_requantize), cmocka_unit_test(test_same_file),
-        cmocka_unit_test(test_bad_weights), cmocka_unit_test(test_wrong_use),
+        cmocka_unit_test(test_bad_weights), cmocka_unit_test(test_split), cmocka_unit_test(test_wrong_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -163,11 +163,16 @@ static void read_turns(const struct gguf *g) {
 /* out[rows] = m[rows][D] x / rms(x) */
 static void project(const float *m, int rows, const double *x, double *out) {
     double sum = 0;
-    for (int i = 0; i < D; i++) sum += x[i] * x[i];
+    int used[D], n = 0;                        /* the stream is mostly zeros */
+    for (int i = 0; i < D; i++) {
+        sum += x[i] * x[i];
+        if (x[i] != 0) used[n++] = i;
+    }
     double rms = sqrt(sum / D + 1e-6);
     for (int r = 0; r < rows; r++) {
         out[r] = 0;
-        for (int i = 0; i < D; i++) out[r] += m[(size_t)r * D + (size_t)i] * x[i] / rms;
+        for (int i = 0; i < n; i++) out[r] += m[(size_t)r * D + (size_t)used[i]] * x[used[i]];
+        out[r] /= rms;
     }
 }
 
@@ -190,7 +195,7 @@ static double unturned(const double *q, const double *k) {
     return sum / sqrt(HEAD);
 }
 
-/* The layer's projections and the stream in front of it, at a token whose predecessors are prev[0..2]. */
+/* The layer's projections and the stream in front of it, at a token whose predecessors are known. */
 struct layer { float *q, *k, *v, *o; };
 
 static struct layer load_layer(const struct gguf *g, int l) {
@@ -220,10 +225,10 @@ static void add_seen(const struct layer *y, const float *e, int h, int token, do
         for (int j = 0; j < HEAD; j++) x[i] += y->o[(size_t)i * H * HEAD + (size_t)(h * HEAD + j)] * v[h / (H / G) * HEAD + j];
 }
 
-/* Stream after layer 0 of token t[0] with t[1], t[2], t[3] before it. */
-static void after_first(const struct layer *y, const float *e, const int t[4], double *x) {
+/* Stream after layer 0 of token t[0] with t[1] to t[4] before it. */
+static void after_first(const struct layer *y, const float *e, const int t[5], double *x) {
     embed(e, t[0], x);
-    for (int h = 0; h < 3; h++) add_seen(y, e, h, t[h + 1], x);
+    for (int h = 0; h < H; h++) add_seen(y, e, h, t[h + 1], x);
 }
 
 /* All weight of the head on one token `back` ago, whatever the length. */
@@ -259,14 +264,14 @@ static void induction(const char *type, int lookups, uint64_t seed) {
     project(first.k, G * HEAD, x, k);
     for (int h = 0; h < H; h++) {
         snprintf(what, sizeof what, "%s, layer 0, head %d", type, h);
-        check_local(q + h * HEAD, k + h / 2 * HEAD, h < 3 ? h + 1 : 1, what);
+        check_local(q + h * HEAD, k + h / 2 * HEAD, h + 1, what);
     }
 
-    /* a text of few different tokens, so that single ones and pairs match often, and one needle of three */
-    int token[N_TOKENS], needle[4];
+    /* a text of few different tokens, so that single ones and pairs match often, and one needle of four */
+    int token[N_TOKENS], needle[5];
     for (int i = 0; i < N_TOKENS; i++) token[i] = (int)rand_below(&r, (uint32_t)n_vocab);
-    for (int i = 0; i < 4; i++) needle[i] = token[i];
-    double (*key)[4][HEAD] = malloc(N_TOKENS * sizeof *key);       /* what each token adds to a key from each place */
+    for (int i = 0; i < 5; i++) needle[i] = token[i];
+    double (*key)[5][HEAD] = malloc(N_TOKENS * sizeof *key);       /* what each token adds to a key from each place */
     assert_non_null(key);
     for (int l = 1; l <= lookups; l++) {
         int64_t v[2];
@@ -286,31 +291,32 @@ static void induction(const char *type, int lookups, uint64_t seed) {
         memcpy(base, x, sizeof base);
         memcpy(kb, k, sizeof kb);
         for (int i = 0; i < N_TOKENS; i++)
-            for (int place = 0; place < 4; place++) {
-                int t[4] = { needle[0], needle[1], needle[2], needle[3] };
+            for (int place = 0; place < 5; place++) {
+                int t[5] = { needle[0], needle[1], needle[2], needle[3], needle[4] };
                 t[place] = token[i];
                 after_first(&first, e, t, x);
                 project(y.k, G * HEAD, x, k);
                 for (int j = 0; j < HEAD; j++) key[i][place][j] = k[j] - kb[j];
             }
-        /* Zipf-like text of 128k, query "needle[2] needle[1] needle[0]", whose answer stands once somewhere */
+        /* Zipf-like text of 128k; the query's four tokens, 3 2 1 0, stand once in it, followed by the answer */
         double sum = 0, hit = 0, at_hit = 0;
-        int a = 5, b = 6, c = 7, d = 8;                            /* now, one back, two, three */
+        int t[5] = { 5, 6, 7, 8, 9 };                              /* now, and one to four back */
         for (int pos = 0; pos < CONTEXT; pos++) {
-            d = c, c = b, b = a;
-            double u = rand_unit(&r);
-            a = (int)(u * u * u * N_TOKENS) % N_TOKENS;
-            if (pos >= 50000 && pos < 50004) a = pos == 50003 ? 9 : 2 - (pos - 50000);
-            else if (b == 0 && c == 1 && d == 2 && pos != 50003) a = 9;          /* found again: the same answer */
-            double sum_k[HEAD];
-            for (int j = 0; j < HEAD; j++)
-                sum_k[j] = kb[j] + key[a][0][j] + key[b][1][j] + key[c][2][j] + key[d][3][j];
-            double s = exp(unturned(q, sum_k) + turned(q, sum_k, CONTEXT - pos) - 45);
+            memmove(t + 1, t, 4 * sizeof *t);
+            double u = rand_unit(&r), sum_k[HEAD];
+            t[0] = (int)(u * u * u * N_TOKENS) % N_TOKENS;
+            if (pos >= 50000 && pos < 50004) t[0] = 3 - (pos - 50000);
+            bool found = t[1] == 0 && t[2] == 1 && t[3] == 2 && t[4] == 3;      /* by chance, too */
+            for (int j = 0; j < HEAD; j++) {
+                sum_k[j] = kb[j];
+                for (int place = 0; place < 5; place++) sum_k[j] += key[t[place]][place][j];
+            }
+            double s = exp(unturned(q, sum_k) + turned(q, sum_k, CONTEXT - pos) - 72);
             sum += s;
-            if (b == 0 && c == 1 && d == 2) { hit += s; at_hit = log(s) + 45; }
+            if (found) { hit += s; at_hit = log(s) + 72; }
         }
-        if (!(hit / sum > 0.95)) fail_msg("%s, layer %d: %g of the weight on the answer", type, l, hit / sum);
-        if (!(fabs(at_hit - 45) < 4)) fail_msg("%s, layer %d: the match scores %g, want about 45", type, l, at_hit);
+        if (!(hit / sum > 0.999)) fail_msg("%s, layer %d: %g of the weight on the answer", type, l, hit / sum);
+        if (!(fabs(at_hit - 72) < 9)) fail_msg("%s, layer %d: the match scores %g, want about 72", type, l, at_hit);
         free_layer(&y);
     }
     free(key);

@@ -154,7 +154,9 @@ int bpe_open(struct bpe **out, const struct vocab *v, const struct gguf *g, stru
     if (!b) return fail(err, "out of memory");
     b->v = v;
     b->whole_words = pretok_ignores_merges(v->pre);
-    if (pretok_open(&b->pretok, v->pre, err) || load_merges(b, g, err)) goto failed;
+    struct err why;
+    if (pretok_open(&b->pretok, v->pre, &why)) { fail(err, "%s: %s", gguf_path(g), why.msg); goto failed; }
+    if (load_merges(b, g, err)) goto failed;
     for (int i = 0; i < 256; i++) {
         char s[4];
         b->byte_symbol[i] = symbol(b, s, (size_t)utf8_put(s, byte_cp(i)));

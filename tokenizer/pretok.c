@@ -110,9 +110,9 @@ bool pretok_adds_bos(const char *name) {
 }
 
 static int refuse(const char *name, struct err *err) {
-    char known[1024];
+    char known[sizeof err->msg];
     int n = 0;
-    for (int i = 0; i < N_RULES; i++)
+    for (int i = 0; i < N_RULES && n < (int)sizeof known; i++)
         n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? " " : "", rules[i].names);
     return fail(err, "tokenizer.ggml.pre is %.64s; known: %s", name, known);
 }

@@ -195,7 +195,7 @@ int sp_model_read(struct vocab *v, bool *plain, const char *proto, size_t n, con
     in = all;
     for (int id = 0; get_field(&in, &f) > 0;) {
         if (f.number != 1 || f.wire != 2) continue;
-        read_piece(f.bytes, &one);
+        read_piece(f.bytes, &one);                 /* looked at above, so it is sound */
         vocab_set(v, id++, one.p, one.n, one.score, (int)one.type);
     }
     int *const ids[] = { &v->unk, &v->bos, &v->eos };

@@ -150,6 +150,12 @@ done:
     return rc;
 }
 
+/* Bytes of the space that text[n] ends with, in either spelling; 0: none. */
+static size_t space_before(const char *text, size_t n) {
+    if (n && text[n - 1] == ' ') return 1;
+    return n >= 3 && !memcmp(text + n - 3, "\xE2\x96\x81", 3) ? 3 : 0;
+}
+
 int sp_text_encode(const struct sp_text *s, const char *text, size_t n, bool prefix, struct ids *ids,
                    struct err *err) {
     if (s->whole) return encode_chunk(s, text, n, ids, err);
@@ -160,7 +166,7 @@ int sp_text_encode(const struct sp_text *s, const char *text, size_t n, bool pre
     size_t m = 0;
     if (prefix) copy[m++] = ' ';
     if (s->v->remove_extra_spaces) {
-        while (n && text[n - 1] == ' ') n--;
+        for (size_t len; (len = space_before(text, n)) > 0;) n -= len;
         size_t i = 0;
         while (i < n && text[i] == ' ') i++;
         for (; i < n; i++)

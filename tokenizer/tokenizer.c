@@ -60,6 +60,10 @@ void tok_close(struct tokenizer *t) {
 
 static bool valid(const struct tokenizer *t, int id) { return id >= 0 && id < t->v.n; }
 
+const char *tok_warning(const struct tokenizer *t) {
+    return t->v.pre_missing ? "no tokenizer.ggml.pre: text is cut into words by the default rules, hardly the model's own" : NULL;
+}
+
 int tok_n(const struct tokenizer *t) { return t->v.n; }
 int tok_bos(const struct tokenizer *t) { return t->v.bos; }
 int tok_eos(const struct tokenizer *t) { return t->v.eos; }

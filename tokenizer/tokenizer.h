@@ -20,6 +20,9 @@ enum tok_type { TOK_NORMAL = 1, TOK_UNKNOWN = 2, TOK_CONTROL = 3, TOK_USER = 4, 
 int tok_open(struct tokenizer **out, const struct gguf *, const char *sp_model, struct err *);
 void tok_close(struct tokenizer *);                     /* NULL is fine */
 
+/* One line worth showing once: what the metadata leaves open and was guessed. NULL: nothing. */
+const char *tok_warning(const struct tokenizer *);
+
 int tok_n(const struct tokenizer *);                    /* vocabulary size */
 int tok_bos(const struct tokenizer *), tok_eos(const struct tokenizer *);   /* -1: none */
 bool tok_adds_bos(const struct tokenizer *);            /* what the metadata asks for */

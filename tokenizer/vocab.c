@@ -163,9 +163,7 @@ int vocab_specials(struct vocab *v, const struct gguf *g, struct err *err) {
             read_id(g, "tokenizer.ggml.eom_token_id", v->n, &v->eom, err) ||
             read_id(g, "tokenizer.ggml.unknown_token_id", v->n, &v->unk, err) ||
             read_flag(g, "tokenizer.ggml.add_bos_token", &v->add_bos, err) ||
-            read_flag(g, "tokenizer.ggml.add_eos_token", &v->add_eos, err) ||
-            read_flag(g, "tokenizer.ggml.add_space_prefix", &v->add_space_prefix, err) ||
-            read_flag(g, "tokenizer.ggml.remove_extra_whitespaces", &v->remove_extra_spaces, err))
+            read_flag(g, "tokenizer.ggml.add_eos_token", &v->add_eos, err))
             return -1;
     }
     v->add_bos = v->add_bos && v->bos >= 0;
@@ -238,7 +236,9 @@ int vocab_load(struct vocab *v, const struct gguf *g, struct err *err) {
     else return fail(err, "%s: tokenizer.ggml.model is %s; known: llama, gpt2", gguf_path(g), model);
 
     strcpy(v->pre, "default");
-    if (gguf_get_string(g, "tokenizer.ggml.pre", v->pre, sizeof v->pre, err) < 0 || load_pieces(v, g, err)) return -1;
+    rc = gguf_get_string(g, "tokenizer.ggml.pre", v->pre, sizeof v->pre, err);
+    if (rc < 0 || load_pieces(v, g, err)) return -1;
+    v->pre_missing = rc == 0 && v->kind == VOCAB_BPE;
     if (v->kind == VOCAB_SPM) {
         for (int id = v->n - 1; id >= 0; id--)
             if (v->piece[id].type == TOK_UNKNOWN) v->unk = id;
@@ -248,5 +248,8 @@ int vocab_load(struct vocab *v, const struct gguf *g, struct err *err) {
     } else {
         v->add_bos = pretok_adds_bos(v->pre);
     }
+    if (read_flag(g, "tokenizer.ggml.add_space_prefix", &v->add_space_prefix, err) ||
+        read_flag(g, "tokenizer.ggml.remove_extra_whitespaces", &v->remove_extra_spaces, err))
+        return -1;
     return vocab_index(v, err) || vocab_specials(v, g, err) ? -1 : 0;
 }

@@ -18,6 +18,7 @@ struct piece {
 struct vocab {
     enum vocab_kind kind;
     char pre[64];                  /* tokenizer.ggml.pre; "default" when absent */
+    bool pre_missing;              /* and a BPE vocabulary would have needed it */
     int n;
     struct piece *piece;           /* [n] */
     char *spelling;                /* every piece's bytes, one behind the other */

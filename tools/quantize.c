@@ -25,14 +25,15 @@ struct options {
 };
 
 static const char usage[] =
-    "usage: bin/quantize IN.gguf OUT.gguf TYPE [-t N] [--pure] [--output-tensor-type T] [--token-embedding-type T]\n"
+    "usage: bin/quantize IN.gguf OUT.gguf TYPE [-t N] [--pure] [--output-tensor-type T]\n"
+    "                    [--token-embedding-type T] [--allow-requantize] [-v]\n"
     "Writes OUT.gguf, the model IN.gguf with its matrices quantised.\n";
 
 /* ---- the command line ---- */
 
 static int parse_type(const struct dtype_info **out, const char *flag, const char *name, struct err *err) {
-    if (name && !(*out = dtype_by_name(name))) return fail(err, "%s: got '%s', wanted a type such as Q6_K", flag, name);
-    return 0;
+    if (!name || (*out = dtype_by_name(name))) return 0;
+    return fail(err, "%s: got '%s', wanted a type such as Q6_K", flag, name);
 }
 
 static int parse(struct options *o, int argc, char **argv, struct err *err) {
@@ -42,7 +43,7 @@ static int parse(struct options *o, int argc, char **argv, struct err *err) {
         { "--pure", FLAG_ON, &o->pure, NULL, "every matrix gets the recipe's base type", 0, 0 },
         { "--output-tensor-type", FLAG_STR, &output, "T", "the type of output.weight", 0, 0 },
         { "--token-embedding-type", FLAG_STR, &embedding, "T", "the type of token_embd.weight", 0, 0 },
-        { "--allow-requantize", FLAG_ON, &o->requantize, NULL, "start from quantised tensors too (errors add up)", 0, 0 },
+        { "--allow-requantize", FLAG_ON, &o->requantize, NULL, "start from quantised tensors too", 0, 0 },
         { "-v --verbose", FLAG_ON, &o->verbose, NULL, "a line for every tensor", 0, 0 },
         { "-h --help", FLAG_ON, &o->help, NULL, "print this", 0, 0 },
         { 0 },
@@ -87,7 +88,8 @@ static int make_plan(struct plan *p, const struct options *o, const struct gguf 
     for (int i = 0; i < gguf_n_tensors(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
         if (!dtype_info(t->type))
-            return fail(err, "%s: tensor '%s' has type %s, which cannot be read", t->file, t->name, dtype_name(t->type));
+            return fail(err, "%s: tensor '%s' has type %s, which cannot be read", t->file, t->name,
+                        dtype_name(t->type));
         enum dtype to = (enum dtype)t->type;
         if (recipe_wants(t)) {
             enum dtype want = wanted_type(o, &m, t);
@@ -95,8 +97,8 @@ static int make_plan(struct plan *p, const struct options *o, const struct gguf 
             p->fallbacks += to != want;
         }
         if ((int)to != t->type && is_quantised(t->type) && !o->requantize)
-            return fail(err, "%s: tensor '%s' is quantised already, as %s; --allow-requantize makes %s of it all the same",
-                        t->file, t->name, dtype_name(t->type), dtype_name(to));
+            return fail(err, "%s: tensor '%s' is quantised already, as %s; --allow-requantize makes %s of it "
+                        "all the same", t->file, t->name, dtype_name(t->type), dtype_name(to));
         p->to[i] = to;
         p->bytes += values(t) / (uint64_t)dtype_info((int)to)->block * (uint64_t)dtype_info((int)to)->bytes;
         p->weights += values(t);

@@ -7,7 +7,7 @@
 
 static const char usage[] =
     "usage: synth OUT.gguf --shape NAME [--type TYPE] [--seed N] ...\n"
-    "Writes a model nobody trained. --shape induction: constructed weights that copy what followed the last three tokens\n"
+    "Writes a model nobody trained. --shape induction: constructed weights that copy what followed the last four tokens\n"
     "earlier in the text (see tools/common/synth_induction.h). Any other shape: random weights of a real model's size.\n\n";
 
 int main(int argc, char **argv) {

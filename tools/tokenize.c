@@ -163,6 +163,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     if (gguf_open(&g, model, &(struct gguf_options){ .no_mmap = false }, &err) || tok_open(&tok, g, sp_model, &err)) goto done;
+    if (tok_warning(tok)) fprintf(stderr, "tokenize: %s\n", tok_warning(tok));
     if (special && !no_bos && text_flag && tok_adds_bos(tok) && tok_has_bos(tok, text_flag, strlen(text_flag)))
         fputs("tokenize: the text spells BOS itself, no second one is added\n", stderr);
     if (decode_flag ? decode(tok, &err) : encode(tok, &err)) goto done;

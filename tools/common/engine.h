@@ -27,7 +27,8 @@ struct engine_args {
 #define ENGINE_ARGS { .batch = 2048, .ubatch = 512, .type_k = "f16", .type_v = "f16", .attn = "full", \
                       .rope = ROPE_OVERRIDE_NONE }
 
-#define ENGINE_FLAGS(a) \
+/* For tools that take several modes and list --attn themselves; its heading comes last of what --help shows. */
+#define ENGINE_FLAGS_NO_ATTN(a) \
     { "", FLAG_HEADING, 0, 0, "Model and machine:", 0, 0 }, \
     { "-m --model", FLAG_STR, &(a).model, "FILE", "the GGUF file, instead of the positional MODEL", 0, 0 }, \
     { "--tokenizer", FLAG_STR, &(a).tokenizer, "FILE", "a SentencePiece tokenizer.model in place of the file's own", 0, 0 }, \
@@ -40,10 +41,6 @@ struct engine_args {
     { "--mmap", FLAG_OFF, &(a).no_mmap, NULL, NULL, 0, 0 }, \
     { "--mlock", FLAG_ON, &(a).mlock, NULL, "keep the weights in memory", 0, 0 }, \
     { "--no-repack", FLAG_ON, &(a).no_repack, NULL, "compute with the weights as they lie in the file", 0, 0 }, \
-    { "", FLAG_HEADING, 0, 0, "Attention and its cache:", 0, 0 }, \
-    { "--attn", FLAG_STR, &(a).attn, "MODE[,key=value...]", "how to attend (default full; --attn help lists all)", 0, 0 }, \
-    { "-ctk --cache-type-k", FLAG_STR, &(a).type_k, "T", "keys stored as f32 f16 bf16 q8_0 q4_0 (default f16)", 0, 0 }, \
-    { "-ctv --cache-type-v", FLAG_STR, &(a).type_v, "T", "values, likewise", 0, 0 }, \
     { "-fa --flash-attn", FLAG_SWITCH, &(a).flash, NULL, NULL, 0, 0 }, \
     { "--rope-scaling", FLAG_STR, &(a).rope.scaling, "NAME", "none, linear or yarn (default: as the file says)", 0, 0 }, \
     { "--rope-scale", FLAG_FLOAT, &(a).rope.factor, "X", "context stretched by X", 1e-3, 1e6 }, \
@@ -55,7 +52,14 @@ struct engine_args {
     { "--yarn-beta-fast", FLAG_FLOAT, &(a).rope.beta_fast, "X", NULL, 0, 1e6 }, \
     { "--yarn-beta-slow", FLAG_FLOAT, &(a).rope.beta_slow, "X", NULL, 0, 1e6 }, \
     { "-ngl --gpu-layers --n-gpu-layers -sm --split-mode -ts --tensor-split -mg --main-gpu -ot --override-tensor --device -dev", \
-      FLAG_IGNORED, &(a).gpu, "X", NULL, 0, 0 }
+      FLAG_IGNORED, &(a).gpu, "X", NULL, 0, 0 }, \
+    { "", FLAG_HEADING, 0, 0, "Attention and its cache:", 0, 0 }, \
+    { "-ctk --cache-type-k", FLAG_STR, &(a).type_k, "T", "keys stored as f32 f16 bf16 q8_0 q4_0 (default f16)", 0, 0 }, \
+    { "-ctv --cache-type-v", FLAG_STR, &(a).type_v, "T", "values, likewise", 0, 0 }
+
+#define ENGINE_FLAGS(a) \
+    ENGINE_FLAGS_NO_ATTN(a), \
+    { "--attn", FLAG_STR, &(a).attn, "MODE[,key=value...]", "how to attend (default full; --attn help lists all)", 0, 0 }
 
 struct engine {
     struct engine_args args;

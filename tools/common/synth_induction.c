@@ -9,8 +9,8 @@
 
 enum {
     D = 512, H = 4, G = 2, HEAD = 128, FF = 32,
-    BACK = 3,                                  /* tokens that must match */
-    KEY = 36,                                  /* floats of a key code: BACK of them and the rotating pairs fill a head */
+    BACK = 4,                                  /* tokens that must match */
+    KEY = 24, N_KEYS = 4096,                   /* floats of a key code, and how many there are */
     PART = 32,                                 /* floats of a part of an answer code, which has 2 * PART values */
     AT_KEY = 0, AT_ANSWER = (1 + BACK) * KEY,  /* where things lie in the residual stream; the rest is zero */
     AT_OUT = 288, AT_CONST = 416, N_CONST = 32,
@@ -19,12 +19,13 @@ enum {
 /* Pairs of a head that rotate (base 10000). Found by search: over offsets up to 140000 only the wanted one adds up. */
 static const int rotating[] = { 0, 1, 2, 3, 4, 8, 23, 29, 33, 38 };
 enum { N_ROTATING = sizeof rotating / sizeof *rotating };
-_Static_assert(BACK * KEY == HEAD - 2 * N_ROTATING, "keys and rotation fill a head");
+_Static_assert(BACK == H, "layer 0 has a head for every token back");
+_Static_assert(BACK * KEY <= HEAD - 2 * N_ROTATING, "keys and rotation share a head");
 
 static const double ROPE_BASE = 10000;
 static const double LOCAL_SCORE = 16;          /* per pair: with it, less than 1e-8 of the weight goes elsewhere */
-static const double MATCH_SCORE = 15;          /* per token that matches */
-static const double TIE_SCORE = 0.5;           /* per pair: breaks ties between equal matches, alike in all look-ups */
+static const double MATCH_SCORE = 18;          /* per token that matches */
+static const double TIE_SCORE = 1;             /* per pair: breaks ties between equal matches, alike in all look-ups */
 static const float CONST = 16, OUTPUT = 3;     /* CONST makes all tokens equally long; a right part adds 24 to a logit */
 
 struct maker {
@@ -33,7 +34,7 @@ struct maker {
     struct gguf_writer *w;
     struct synth_vocab vocab;
     int n_layers, symbols;                     /* symbols: values of a part, symbols^n_lookups >= vocabulary */
-    uint64_t *key;                             /* [vocabulary]: KEY bits */
+    int *key;                                  /* [N_KEYS]: KEY bits each, of which a token uses its own */
     int *order;                                /* [vocabulary]: the number whose digits are the parts */
     float *m;                                  /* the matrix being made */
     uint8_t *packed;
@@ -42,27 +43,23 @@ struct maker {
 
 /* ---- codes --------------------------------------------------------------------------------------------------- */
 
-/* Random key codes, of which no two agree in more than three quarters of their places. */
-static void draw_keys(struct maker *s, struct synth_rand *r) {
-    for (int i = 0; i < s->vocab.n; i++) {
-        int limit = KEY * 3 / 4, tries = 0;
-        for (int j = 0; j <= i; j++) {
-            if (!j) s->key[i] = rand_u64(r) >> (64 - KEY);
-            if (j < i && KEY - __builtin_popcountll(s->key[i] ^ s->key[j]) > limit) {
-                if (++tries % 1000 == 0) limit++;          /* a vocabulary too large for the bound */
-                j = -1;                                    /* draw again */
-            }
-        }
+/* 0 .. n - 1 in random order. */
+static void shuffle(int *list, int n, struct synth_rand *r) {
+    for (int i = 0; i < n; i++) list[i] = i;
+    for (int i = n - 1; i > 0; i--) {
+        int j = (int)rand_below(r, (uint32_t)i + 1), t = list[i];
+        list[i] = list[j];
+        list[j] = t;
     }
 }
 
-static void shuffle(struct maker *s, struct synth_rand *r) {
-    for (int i = 0; i < s->vocab.n; i++) s->order[i] = i;
-    for (int i = s->vocab.n - 1; i > 0; i--) {
-        int j = (int)rand_below(r, (uint32_t)i + 1), t = s->order[i];
-        s->order[i] = s->order[j];
-        s->order[j] = t;
-    }
+/* The extended Golay code: 4096 words of 24 bits, no two of which agree in more than 16 places. */
+static int golay(int message) {
+    int word = message << 11, rest = word;
+    for (int bit = 22; bit >= 11; bit--)
+        if (rest >> bit & 1) rest ^= 0xc75 << (bit - 11);  /* x^11 + x^10 + x^6 + x^5 + x^4 + x^2 + 1 */
+    word |= rest;
+    return word << 1 | __builtin_parity((unsigned)word);
 }
 
 static float key_of(const struct maker *s, int token, int i) { return s->key[token] >> i & 1 ? 1 : -1; }
@@ -139,7 +136,7 @@ static int write_layer(struct maker *s, int l, struct err *err) {
     for (int h = 0; h < H; h++) {
         bool retrieves = l && h < H / G;
         if (retrieves) set_codes(s, h, 0, rms);
-        set_turned_query(s, h, retrieves ? -50 : l ? h - 1 : h < BACK ? h + 1 : 1, retrieves ? TIE_SCORE : LOCAL_SCORE, rms);
+        set_turned_query(s, h, retrieves ? -50 : l ? h - 1 : h + 1, retrieves ? TIE_SCORE : LOCAL_SCORE, rms);
     }
     if (write_part(s, l, "attn_q", H * HEAD, D, err)) return -1;
 
@@ -257,10 +254,11 @@ static int prepare(struct maker *s, struct err *err) {
     int n = s->vocab.n;
     s->n_layers = 1 + s->o->n_lookups;
     for (double all = 0; all < n; s->symbols++) all = pow(s->symbols + 1, s->o->n_lookups);
-    if (s->symbols > 2 * PART)
-        return fail(err, "%d tokens are too many for %d parts of %d symbols", n, s->o->n_lookups, 2 * PART);
+    if (n > N_KEYS || s->symbols > 2 * PART)
+        return fail(err, "%d tokens are too many for %d key codes and %d parts of %d symbols", n, N_KEYS,
+                    s->o->n_lookups, 2 * PART);
     size_t values = (size_t)(n > H * HEAD ? n : H * HEAD) * D;     /* of the largest matrix */
-    s->key = malloc((size_t)n * sizeof *s->key);
+    s->key = malloc(N_KEYS * sizeof *s->key);
     s->order = malloc((size_t)n * sizeof *s->order);
     s->m = malloc(values * sizeof *s->m);
     s->packed = malloc(values * sizeof *s->m);                     /* no type is larger than F32 */
@@ -268,9 +266,10 @@ static int prepare(struct maker *s, struct err *err) {
     bool turns[HEAD / 2] = {0};
     for (int i = 0; i < N_ROTATING; i++) turns[rotating[i]] = true;
     for (int i = 0, at = 0; i < HEAD; i++)
-        if (!turns[i / 2]) s->content[at++] = i;
-    draw_keys(s, &r);
-    shuffle(s, &r);
+        if (!turns[i / 2] && at < BACK * KEY) s->content[at++] = i;
+    shuffle(s->key, N_KEYS, &r);
+    for (int i = 0; i < N_KEYS; i++) s->key[i] = golay(s->key[i]);
+    shuffle(s->order, n, &r);
     return 0;
 }
 

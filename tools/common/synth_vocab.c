@@ -198,8 +198,24 @@ static void add_prefixes(struct prefixes *p, const char *words, bool capital) {
     }
 }
 
+/* "00 01 .. 99": longer pieces keep the beginning of a number in sight while it is read. */
+static const char *two_digits(char text[301]) {
+    for (int i = 0; i < 100; i++) snprintf(text + 3 * i, 4, "%02d ", i);
+    return text;
+}
+
+static float add_words(struct synth_vocab *v, const char *words, float score) {
+    for (const char *w = words; *w; ) {
+        size_t n = strcspn(w, " ");
+        add(v, spell(v, (struct gguf_str){ w, n }, "", str("")), TOK_NORMAL, score--);
+        w += n + strspn(w + n, " ");
+    }
+    return score;
+}
+
 int vocab_words(struct synth_vocab *v, struct err *err) {
-    size_t letters = strlen(synth_words) + strlen(synth_openers);
+    char digits[301];
+    size_t letters = strlen(synth_words) + strlen(synth_openers) + sizeof digits;
     struct prefixes p = { .item = malloc(letters * sizeof *p.item), .text = malloc(2 * letters) };
     if (!p.item || !p.text || start(v, "llama", NULL, (int)letters + 1024, err)) {
         free(p.item);
@@ -207,17 +223,15 @@ int vocab_words(struct synth_vocab *v, struct err *err) {
         return fail(err, "no memory for the words of the vocabulary");
     }
     add_prefixes(&p, synth_words, false);
+    add_prefixes(&p, two_digits(digits), false);
     add_prefixes(&p, synth_openers, true);
     qsort(p.item, (size_t)p.n, sizeof *p.item, by_text);
     begin_spm(v);
     float score = 0;
     for (int i = 0; i < p.n; i++)
         if (!i || by_text(&p.item[i - 1], &p.item[i])) add(v, spell(v, p.item[i], "", str("")), TOK_NORMAL, score--);
-    for (const char *w = synth_inner; *w; ) {              /* below all beginnings, so that these go first */
-        size_t n = strcspn(w, " ");
-        add(v, spell(v, (struct gguf_str){ w, n }, "", str("")), TOK_NORMAL, score--);
-        w += n + strspn(w + n, " ");
-    }
+    score = add_words(v, synth_inner, score);              /* below all beginnings, so that these go first */
+    score = add_words(v, digits, score);
     for (int c = ' '; c < 127; c++) {
         char one[2] = { (char)c, 0 };
         add_text(v, c == ' ' ? SPM_SPACE : one, TOK_NORMAL, score--);
