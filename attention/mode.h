@@ -35,6 +35,7 @@ struct attn_mode {
 
 struct attn_ops {
     const char *name, *about, *source;     /* as in --attn NAME; one line; the paper */
+    const char *no_prefill, *no_decode;    /* why it cannot serve one phase alone (--attn-prefill ...); NULL: it can */
     const struct attn_key *keys;           /* closed by a NULL name; NULL: takes no parameters */
     /* args holds a value for every key. 0; or -1 with err filled. */
     int (*open)(struct attn_mode **out, const struct attn_args *args, const struct attn_shape *, struct err *);
