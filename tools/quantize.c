@@ -254,7 +254,7 @@ out:
 
 int main(int argc, char **argv) {
     struct options o = { 0 };
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     if (parse(&o, argc, argv, &err)) {
         fprintf(stderr, "quantize: %s\n", err.msg);
         return 2;
