@@ -123,8 +123,7 @@ static void random_models_give_sane_logits(void **state) {
     }
 }
 
-/* ---- the retrieval model
- * -------------------------------------------------------------------------------------- */
+/* ---- the retrieval model ---- */
 
 static const char needle[] = " The secret code is 7391 orange kettle.";
 static const char cue[] = "\nThe secret code is", answer[] = " 7391 orange kettle.";

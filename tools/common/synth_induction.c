@@ -44,8 +44,7 @@ struct maker {
     int content[BACK * KEY];                   /* dimensions of a head that do not rotate */
 };
 
-/* ---- codes
- * --------------------------------------------------------------------------------------------------- */
+/* ---- codes ---- */
 
 /* 0 .. n - 1 in random order. */
 static void shuffle(int *list, int n, struct synth_rand *r) {
@@ -77,8 +76,7 @@ static float answer_of(const struct maker *s, int token, int part, int i) {
     return sign ^ (symbol >= PART) ? -1 : 1;
 }
 
-/* ---- matrices: rows are outputs, columns inputs
- * -------------------------------------------------------------- */
+/* ---- matrices: rows are outputs, columns inputs ---- */
 
 static float *row(struct maker *s, int r, int cols) { return s->m + (size_t)r * (size_t)cols; }
 
@@ -208,8 +206,7 @@ static int write_rope(struct maker *s, struct err *err) {
     return gguf_write_data(s->w, factor, sizeof factor, err);
 }
 
-/* ---- the file
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the file ---- */
 
 static void declare(struct maker *s, const char *name, int rows, int cols) {
     enum dtype t = synth_type(s->recipe, &s->model, name, (uint64_t)cols, (uint64_t)rows);

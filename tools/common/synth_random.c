@@ -25,8 +25,7 @@ struct maker {
     uint8_t *out;                  /* [WRITE_BYTES] */
 };
 
-/* ---- the list of tensors: walked once to declare them and once to fill them
- * ---------------------------------- */
+/* ---- the list of tensors: walked once to declare them and once to fill them ---- */
 
 enum fill { FILL_WEIGHT, FILL_NORM, FILL_BIAS, FILL_ROPE };
 
@@ -79,8 +78,7 @@ static int declare(struct maker *m, const char *name, enum fill fill, double gai
     return 0;
 }
 
-/* ---- filling
- * ------------------------------------------------------------------------------------------------- */
+/* ---- filling ---- */
 
 static const struct pool *pool_of(struct maker *m, enum dtype type, float sigma, struct err *err) {
     for (int i = 0; i < m->n_pools; i++)
@@ -147,8 +145,7 @@ static int fill(struct maker *m, const char *name, enum fill how, double gain, u
     return rc;
 }
 
-/* ---- metadata
- * ------------------------------------------------------------------------------------------------ */
+/* ---- metadata ---- */
 
 static void put_int(struct maker *m, const char *key, int64_t v) {
     char full[96];

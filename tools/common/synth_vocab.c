@@ -176,8 +176,7 @@ int vocab_filled(struct synth_vocab *v, enum synth_tokens family, int n, struct 
     return 0;
 }
 
-/* ---- words
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- words ---- */
 
 static int by_text(const void *a, const void *b) {
     const struct gguf_str *x = a, *y = b;
