@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 struct attn {
     struct attn_mode *mode;
     struct flash *flash;
+    struct kv_store *stores;               /* NULL: the mode wants everything kept */
     struct attn_args args;
     char params[ATTN_ARGS_MAX];
 };
@@ -45,6 +46,16 @@ int attn_check(const char *text, struct err *err) {
     return args_parse(&args, ops->name, ops->keys, text + len, err);
 }
 
+static int plan_stores(struct attn *a, const struct attn_shape *s, struct err *err) {
+    const struct attn_mode *m = a->mode;
+    if (!m->ops->store) return 0;
+    if (!(a->stores = calloc((size_t)s->n_layers * s->n_kv_heads, sizeof *a->stores)))
+        return fail(err, "attention: no memory");
+    for (int l = 0; l < s->n_layers; l++)
+        for (int g = 0; g < s->n_kv_heads; g++) a->stores[(size_t)l * s->n_kv_heads + g] = m->ops->store(m, l, g);
+    return 0;
+}
+
 int attn_open(struct attn **out, const char *text, const struct attn_shape *shape, const struct kernels *kernels,
               struct err *err) {
     size_t len = strcspn(text, ",");
@@ -55,7 +66,7 @@ int attn_open(struct attn **out, const char *text, const struct attn_shape *shap
     if (!a) return fail(err, "attention: no memory");
     if (args_parse(&a->args, ops->name, ops->keys, text + len, err) ||
         ops->open(&a->mode, &a->args, shape, err) ||
-        flash_open(&a->flash, shape, kernels->tile, a->mode, err)) {
+        plan_stores(a, shape, err) || flash_open(&a->flash, shape, kernels->tile, a->mode, err)) {
         attn_close(a);
         return -1;
     }
@@ -68,11 +79,14 @@ void attn_close(struct attn *a) {
     if (!a) return;
     flash_close(a->flash);
     if (a->mode) a->mode->ops->close(a->mode);
+    free(a->stores);
     free(a);
 }
 
 const char *attn_name(const struct attn *a) { return a->mode->ops->name; }
 const char *attn_params(const struct attn *a) { return a->params; }
+
+const struct kv_store *attn_stores(const struct attn *a) { return a->stores; }
 
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
     flash_run(a->flash, a->mode, out, q, kv, layer, pos, n);

@@ -42,8 +42,10 @@ struct attn_ops {
     /* Writes up to max_spans spans and returns their number (>= 1). Different blocks and KV heads are asked about at
      * the same time from several threads. */
     int (*select)(struct attn_mode *, const struct attn_block *, struct attn_span *);
+    /* What the cache must keep for a head: all that select may ever return. NULL: everything, always. */
+    struct kv_store (*store)(const struct attn_mode *, int layer, int kv_head);
 };
 
-extern const struct attn_ops mode_full;
+extern const struct attn_ops mode_full, mode_stream, mode_duo;
 
 #endif
