@@ -1,17 +1,20 @@
 #include "attention/attention.h"
 #include "attention/args.h"
+#include "attention/correct.h"
 #include "attention/flash.h"
 #include "attention/mode.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_hip };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 struct attn {
     struct attn_mode *mode;
     struct flash *flash;
+    const struct tile_kernels *tile;
+    struct correct *correct;               /* NULL: the mode has no anchors */
     struct attn_args args;
     char params[ATTN_ARGS_MAX];
 };
@@ -42,7 +45,8 @@ int attn_check(const char *text, struct err *err) {
     const struct attn_ops *ops = find(text, len);
     struct attn_args args;
     if (!ops) return unknown(text, (int)(len > 64 ? 64 : len), err);
-    return args_parse(&args, ops->name, ops->keys, text + len, err);
+    if (args_parse(&args, ops->name, ops->keys, text + len, err)) return -1;
+    return ops->check ? ops->check(&args, err) : 0;
 }
 
 int attn_open(struct attn **out, const char *text, const struct attn_shape *shape, const struct kernels *kernels,
@@ -53,9 +57,11 @@ int attn_open(struct attn **out, const char *text, const struct attn_shape *shap
     if (check_shape(shape, err)) return -1;
     struct attn *a = calloc(1, sizeof *a);
     if (!a) return fail(err, "attention: no memory");
+    a->tile = kernels->tile;
     if (args_parse(&a->args, ops->name, ops->keys, text + len, err) ||
         ops->open(&a->mode, &a->args, shape, err) ||
-        flash_open(&a->flash, shape, kernels->tile, a->mode, err)) {
+        flash_open(&a->flash, shape, kernels->tile, a->mode, err) ||
+        (ops->anchors && correct_open(&a->correct, shape, err))) {
         attn_close(a);
         return -1;
     }
@@ -66,6 +72,7 @@ int attn_open(struct attn **out, const char *text, const struct attn_shape *shap
 
 void attn_close(struct attn *a) {
     if (!a) return;
+    correct_close(a->correct);
     flash_close(a->flash);
     if (a->mode) a->mode->ops->close(a->mode);
     free(a);
@@ -75,13 +82,20 @@ const char *attn_name(const struct attn *a) { return a->mode->ops->name; }
 const char *attn_params(const struct attn *a) { return a->params; }
 
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
+    const struct attn_ops *ops = a->mode->ops;
+    if (n < 1) return;
+    if (ops->begin) ops->begin(a->mode, &(struct attn_call){ layer, pos, n, q, kv, a->tile });
     flash_run(a->flash, a->mode, out, q, kv, layer, pos, n);
+    if (a->correct) correct_run(a->correct, a->flash, out, q, kv, layer, pos, n, ops->anchors(a->mode, layer, pos, n));
 }
 
 size_t attn_scratch_bytes(const struct attn *a) { return flash_bytes(a->flash); }
 
+uint64_t attn_searched(const struct attn *a) { return a->mode->ops->searched ? a->mode->ops->searched(a->mode) : 0; }
+
 void attn_counters(const struct attn *a, uint64_t *keys_read, uint64_t *rows) {
     flash_counters(a->flash, keys_read, rows);
+    if (a->correct) *rows -= correct_rows(a->correct);     /* these were served before */
 }
 
 void attn_help(char *buf, size_t size) {
