@@ -145,7 +145,7 @@ static int run_model(struct bench_args *a, struct engine *e, struct err *err) {
 int main(int argc, char **argv) {
     static struct bench_args a = { .engine = ENGINE_ARGS, .prompt = "512", .gen = "64", .depth = "0", .fill = "synthetic",
                                    .format = "md", .o.reps = 5 };
-    struct err err = { .msg = "" }, end = { "" };
+    struct err err = { .msg = "" }, end = { .msg = "" };
     struct engine e = { 0 };
     for (int i = 1; i + 1 < argc; i++)
         if (!strcmp(argv[i], "--attn") && !strcmp(argv[i + 1], "help")) {
