@@ -24,20 +24,28 @@ static struct kv_shape kv_shape_of(const struct model_config *c, const struct se
                               .type_k = o->type_k, .type_v = o->type_v };
 }
 
+static struct attn_shape attn_shape_of(const struct model_config *c, int batch) {
+    return (struct attn_shape){ .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim,
+                                .v_dim = c->v_dim, .max_batch = batch, .scale = c->attn_scale };
+}
+
+static int batch_of(const struct session_options *o) {
+    const int batch = o->batch ? o->batch : BATCH_DEFAULT;
+    return batch > o->n_ctx ? o->n_ctx : batch;
+}
+
 int session_open(struct session **out, const struct model *m, const struct session_options *o, struct err *err) {
     const struct model_config *c = &m->c;
     struct session *s = calloc(1, sizeof *s);
     if (!s) return fail(err, "no memory for a session");
     s->m = m, s->o = *o;
-    if (!s->o.batch) s->o.batch = BATCH_DEFAULT;
-    if (s->o.batch > s->o.n_ctx) s->o.batch = s->o.n_ctx;
-    const struct kv_shape kv = kv_shape_of(c, o);
-    const struct attn_shape shape = { .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
-                                      .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .scale = c->attn_scale };
+    s->o.batch = batch_of(o);
+    struct kv_shape kv = kv_shape_of(c, o);
+    const struct attn_shape shape = attn_shape_of(c, s->o.batch);
     if (o->n_ctx < 1) { fail(err, "context of %d tokens, wanted at least 1", o->n_ctx); goto fail; }
-    if (kv_open(&s->kv, &kv, err) || attn_open(&s->attn, o->attn ? o->attn : "full", &shape, m->kernels, err) ||
-        forward_open(&s->f, m, s->o.batch, err))
-        goto fail;
+    if (attn_open(&s->attn, o->attn ? o->attn : "full", &shape, m->kernels, err)) goto fail;
+    kv.stores = attn_stores(s->attn);
+    if (kv_open(&s->kv, &kv, err) || forward_open(&s->f, m, s->o.batch, err)) goto fail;
     if (!(s->logits = malloc((size_t)c->n_vocab * sizeof *s->logits))) { fail(err, "no memory for logits"); goto fail; }
     *out = s;
     return 0;
@@ -126,8 +134,7 @@ int session_pos(const struct session *s) { return s->pos; }
 
 void session_truncate(struct session *s, int pos) {
     if (pos >= s->pos) return;
-    kv_truncate(s->kv, pos);
-    s->pos = pos;
+    s->pos = kv_truncate(s->kv, pos);
 }
 
 size_t session_kv_bytes(const struct session *s) { return kv_bytes(s->kv); }
@@ -135,8 +142,13 @@ size_t session_scratch_bytes(const struct session *s) {
     return forward_bytes(s->f) + attn_scratch_bytes(s->attn) + (size_t)s->m->c.n_vocab * sizeof(float);
 }
 size_t session_kv_bytes_at(const struct model_config *c, const struct session_options *o, int n_tokens) {
-    const struct kv_shape kv = kv_shape_of(c, o);
-    return kv_bytes_at(&kv, n_tokens);
+    struct kv_shape kv = kv_shape_of(c, o);
+    const struct attn_shape shape = attn_shape_of(c, batch_of(o));
+    struct attn *attn = NULL;
+    if (o->attn && !attn_open(&attn, o->attn, &shape, kernels_pick(NULL), NULL)) kv.stores = attn_stores(attn);
+    const size_t bytes = kv_bytes_at(&kv, n_tokens);
+    attn_close(attn);
+    return bytes;
 }
 const char *session_attn_name(const struct session *s) { return attn_name(s->attn); }
 const char *session_attn_params(const struct session *s) { return attn_params(s->attn); }

@@ -44,7 +44,9 @@ int session_fill(struct session *, int n, session_fill_fn fill, void *ctx, struc
 
 const float *session_logits(const struct session *);   /* [n_vocab] of the last token; NULL before the first */
 int session_pos(const struct session *);               /* tokens so far */
-void session_truncate(struct session *, int pos);      /* forgets all from pos on; logits stay those of the last eval */
+/* Forgets all from pos on; logits stay those of the last eval. Where the attention mode keeps only recent tokens there may
+ * be no way back to pos: then everything is forgotten, and session_pos is 0. */
+void session_truncate(struct session *, int pos);
 
 /* Memory: what is allocated now, and what a session with these options will need when n_tokens are in it. */
 size_t session_kv_bytes(const struct session *);
