@@ -147,7 +147,7 @@ int main(int argc, char **argv) {
     threads_wait_gently(argv);
     static struct bench_args a = { .engine = ENGINE_ARGS, .prompt = "512", .gen = "64", .depth = "0", .fill = "synthetic",
                                    .format = "md", .o.reps = 5 };
-    struct err err = { .msg = "" }, end = { "" };
+    struct err err = { .msg = "" }, end = { .msg = "" };
     struct engine e = { 0 };
     for (int i = 1; i + 1 < argc; i++)
         if (!strcmp(argv[i], "--attn") && !strcmp(argv[i + 1], "help")) {
