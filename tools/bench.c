@@ -165,7 +165,7 @@ int main(int argc, char **argv) {
     if (!bench_out_end(&a.out, rc ? &end : &err) && !rc) return 0;
 failed:
     fprintf(stderr, "bench: %s\n", err.msg);
-    return 1;
+    return 1 + err.usage;
 wrong:
     fprintf(stderr, "bench: %s\n", err.msg);
     return 2;
