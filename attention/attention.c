@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full, &mode_hip };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 struct attn {
     struct attn_mode *mode;
     struct flash *flash;
     const struct tile_kernels *tile;
+    struct kv_store *stores;               /* NULL: the mode wants everything kept */
     struct correct *correct;               /* NULL: the mode has no anchors */
     struct attn_args args;
     char params[ATTN_ARGS_MAX];
@@ -49,6 +50,16 @@ int attn_check(const char *text, struct err *err) {
     return ops->check ? ops->check(&args, err) : 0;
 }
 
+static int plan_stores(struct attn *a, const struct attn_shape *s, struct err *err) {
+    const struct attn_mode *m = a->mode;
+    if (!m->ops->store) return 0;
+    if (!(a->stores = calloc((size_t)s->n_layers * s->n_kv_heads, sizeof *a->stores)))
+        return fail(err, "attention: no memory");
+    for (int l = 0; l < s->n_layers; l++)
+        for (int g = 0; g < s->n_kv_heads; g++) a->stores[(size_t)l * s->n_kv_heads + g] = m->ops->store(m, l, g);
+    return 0;
+}
+
 int attn_open(struct attn **out, const char *text, const struct attn_shape *shape, const struct kernels *kernels,
               struct err *err) {
     size_t len = strcspn(text, ",");
@@ -60,7 +71,7 @@ int attn_open(struct attn **out, const char *text, const struct attn_shape *shap
     a->tile = kernels->tile;
     if (args_parse(&a->args, ops->name, ops->keys, text + len, err) ||
         ops->open(&a->mode, &a->args, shape, err) ||
-        flash_open(&a->flash, shape, kernels->tile, a->mode, err) ||
+        plan_stores(a, shape, err) || flash_open(&a->flash, shape, kernels->tile, a->mode, err) ||
         (ops->anchors && correct_open(&a->correct, shape, err))) {
         attn_close(a);
         return -1;
@@ -75,11 +86,14 @@ void attn_close(struct attn *a) {
     correct_close(a->correct);
     flash_close(a->flash);
     if (a->mode) a->mode->ops->close(a->mode);
+    free(a->stores);
     free(a);
 }
 
 const char *attn_name(const struct attn *a) { return a->mode->ops->name; }
 const char *attn_params(const struct attn *a) { return a->params; }
+
+const struct kv_store *attn_stores(const struct attn *a) { return a->stores; }
 
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
     const struct attn_ops *ops = a->mode->ops;

@@ -29,6 +29,9 @@ void attn_close(struct attn *);                                    /* NULL is fi
 const char *attn_name(const struct attn *);                        /* "full" */
 const char *attn_params(const struct attn *);                      /* "sink=64,recent=256": every key with its value */
 
+/* What the cache has to keep for each head, for kv_shape.stores: [n_layers][n_kv_heads]; NULL: everything. */
+const struct kv_store *attn_stores(const struct attn *);
+
 /* Attends for n tokens of one layer whose keys and values are in the cache already. Allocates nothing. */
 void attn_run(struct attn *, float *out, const float *q, const struct kvcache *, int layer, int pos, int n);
 

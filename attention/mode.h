@@ -58,8 +58,10 @@ struct attn_ops {
      * to the tokens up to the next one (correct.h). */
     int (*anchors)(const struct attn_mode *, int layer, int pos, int n);
     uint64_t (*searched)(const struct attn_mode *);                /* keys scored to select, so far */
+    /* What the cache must keep for a head: all that select may ever return. NULL: everything, always. */
+    struct kv_store (*store)(const struct attn_mode *, int layer, int kv_head);
 };
 
-extern const struct attn_ops mode_full, mode_hip;
+extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip;
 
 #endif

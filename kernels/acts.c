@@ -68,6 +68,11 @@ const struct qacts *acts_encoded(struct acts *a, const struct mat_kernels *k, co
     return e;
 }
 
+int acts_team(const struct acts *a) {
+    int team = omp_get_max_threads();
+    return team < a->n_threads ? team : a->n_threads;
+}
+
 size_t acts_bytes(const struct acts *a) { return a->bytes; }
 
 void acts_close(struct acts *a) {
@@ -79,5 +84,6 @@ void acts_close(struct acts *a) {
         free(a->encoded[i].sum);
     }
     free(a->scratch);
+    free(a->widened);
     free(a);
 }

@@ -16,10 +16,14 @@ struct acts {
     int n_threads;                             /* scratch exists for so many */
     char *scratch;
     size_t scratch_bytes, bytes;               /* of one thread; of everything */
+    float *widened;                            /* matmul_blas.c: weights as f32; NULL until needed */
 };
 
 /* The batch in the encoding that format multiplies with, made now if this is the first request. */
 const struct qacts *acts_encoded(struct acts *, const struct mat_kernels *, const struct mat_format *);
+
+/* Threads that may compute with it: the team that is usual now, as far as there is scratch. */
+int acts_team(const struct acts *);
 
 static inline void *acts_scratch(const struct acts *a, int thread) {
     return a->scratch + (size_t)thread * a->scratch_bytes;

@@ -70,6 +70,7 @@ enum {
 /* One call: rows <= MAT_ROWS consecutive rows, all tokens; y is that of the first row. */
 struct mat_kernels {
     int packed;           /* w: whole panels (mat_pack.h) rather than rows as the file has them */
+    int prefers_blas;     /* for floats and many tokens, if OpenBLAS is linked */
     /* Row t of x->q and its factors from cols floats, one scale per span columns. */
     void (*encode)(const struct qacts *x, int t, const float *row, int span);
     void (*quant)(float *y, size_t ldy, const struct mat_format *, const void *w, int rows,

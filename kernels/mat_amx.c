@@ -100,4 +100,4 @@ int mat_amx_usable(void) {
     return !syscall(SYS_arch_prctl, 0x1023, 18);
 }
 
-const struct mat_kernels mat_amx = { 1, mat_encode_avx512, quant, mat_real_avx512 };
+const struct mat_kernels mat_amx = { 1, 0, mat_encode_avx512, quant, mat_real_avx512 };

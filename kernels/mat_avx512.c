@@ -78,4 +78,4 @@ static void quant(float *y, size_t ldy, const struct mat_format *f, const void *
 
 void mat_encode_avx512(const struct qacts *x, int t, const float *row, int span) { encode(x, t, row, span); }
 
-const struct mat_kernels mat_avx512 = { 1, encode, quant, mat_real_avx512 };
+const struct mat_kernels mat_avx512 = { 1, 0, encode, quant, mat_real_avx512 };

@@ -1,4 +1,4 @@
-/* mat_f_avx2.c - F32, F16 and BF16 panels times f32 activations with AVX2: 16 rows (two vectors) x 4 tokens, one column a
+/* mat_f_avx2.c - F32, F16 and BF16 panels times f32 activations with AVX2: 16 rows (two vectors) x 6 tokens, one column a
  * step, 256 columns in registers before they are added to y, as in mat_f_avx512.c. */
 #include "kernels/mat_f_avx2.h"
 #include <immintrin.h>
@@ -31,20 +31,20 @@ INLINE void finish(float *y, __m256 sum, int rows, int first) {
 INLINE void span(enum dtype type, int nt, float *y, size_t ldy, const char *w, int rows,
                  const float *x, size_t ldx, int n, int first) {
     const size_t half = (type == DT_F32 ? 4 : 2) * PANEL / 2;
-    __m256 low[4], high[4];
-    #pragma GCC unroll 4
+    __m256 low[6], high[6];
+    #pragma GCC unroll 6
     for (int t = 0; t < nt; t++) low[t] = high[t] = _mm256_setzero_ps();
     for (int c = 0; c < n; c++, w += 2 * half) {
         __m256 a = weights(type, w), b = weights(type, w + half);
         if (nt == 1) _mm_prefetch(w + 4096, _MM_HINT_T0);
-        #pragma GCC unroll 4
+        #pragma GCC unroll 6
         for (int t = 0; t < nt; t++) {
             __m256 v = _mm256_set1_ps(x[(size_t)t * ldx + (size_t)c]);
             low[t] = _mm256_fmadd_ps(a, v, low[t]);
             high[t] = _mm256_fmadd_ps(b, v, high[t]);
         }
     }
-    #pragma GCC unroll 4
+    #pragma GCC unroll 6
     for (int t = 0; t < nt; t++) {
         finish(y + (size_t)t * ldy, low[t], rows, first);
         if (rows > 8) finish(y + (size_t)t * ldy + 8, high[t], rows - 8, first);
@@ -58,8 +58,10 @@ INLINE void batch(enum dtype type, float *y, size_t ldy, const char *w, int rows
         for (int c = 0; c < cols; c += SPAN) {
             int n = cols - c < SPAN ? cols - c : SPAN, t = 0;
             const char *from = w + (size_t)c * column;
-            for (; t + 4 <= n_tokens; t += 4)
-                span(type, 4, y + (size_t)t * ldy, ldy, from, rows - r, x + (size_t)t * ldx + c, ldx, n, !c);
+            for (; t + 6 <= n_tokens; t += 6)
+                span(type, 6, y + (size_t)t * ldy, ldy, from, rows - r, x + (size_t)t * ldx + c, ldx, n, !c);
+            for (; t + 2 <= n_tokens; t += 2)
+                span(type, 2, y + (size_t)t * ldy, ldy, from, rows - r, x + (size_t)t * ldx + c, ldx, n, !c);
             for (; t < n_tokens; t++)
                 span(type, 1, y + (size_t)t * ldy, ldy, from, rows - r, x + (size_t)t * ldx + c, ldx, n, !c);
         }

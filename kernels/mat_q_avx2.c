@@ -259,4 +259,4 @@ static void quant(float *y, size_t ldy, const struct mat_format *f, const void *
     }
 }
 
-const struct mat_kernels mat_avx2 = { 1, encode, quant, mat_real_avx2 };
+const struct mat_kernels mat_avx2 = { 1, 1, encode, quant, mat_real_avx2 };

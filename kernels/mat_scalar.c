@@ -60,4 +60,4 @@ static void real(float *y, size_t ldy, enum dtype type, const void *w, int rows,
     }
 }
 
-const struct mat_kernels mat_scalar = { 0, encode, quant, real };
+const struct mat_kernels mat_scalar = { 0, 1, encode, quant, real };

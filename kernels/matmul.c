@@ -8,6 +8,7 @@
 #include "kernels/acts.h"
 #include "kernels/mat.h"
 #include "kernels/mat_pack.h"
+#include "kernels/matmul_blas.h"
 
 static size_t panels_of(const struct matrix *w) { return ((size_t)w->rows + PANEL - 1) / PANEL; }
 
@@ -55,13 +56,15 @@ void matrix_row(const struct matrix *w, int row, float *out) {
 void matmul(const struct kernels *k, float *y, size_t ldy, const struct matrix *w, struct acts *x) {
     assert(w->cols == x->cols);
     const struct mat_kernels *mat = k->mat;
+    if (mat->prefers_blas && matmul_blas(y, ldy, w, x)) return;
     const struct mat_format *f = mat_format(w->type);
     const struct qacts *q = f ? acts_encoded(x, mat, f) : NULL;
     size_t panel_bytes = mat_panel_bytes(w->type, w->cols);
     int pack_now = mat->packed && !w->packed;            /* never packed: a panel at a time, into scratch */
     int step = pack_now ? PANEL : MAT_ROWS;
-    int team = omp_get_max_threads() < x->n_threads ? omp_get_max_threads() : x->n_threads;
-    #pragma omp parallel for schedule(dynamic) num_threads(team)
+    /* Waking a team costs more than some 10 microseconds of work. */
+    double products = (double)w->rows * w->cols * x->n_tokens;
+    #pragma omp parallel for schedule(dynamic) num_threads(acts_team(x)) if (products > 1e5)
     for (int r = 0; r < w->rows; r += step) {
         int n = w->rows - r < step ? w->rows - r : step;
         char *scratch = acts_scratch(x, omp_get_thread_num());

@@ -55,9 +55,14 @@ void session_close(struct session *s) {
     free(s);
 }
 
-static int check_tokens(const struct session *s, const int32_t *ids, int n, struct err *err) {
+static int check_room(const struct session *s, int n, struct err *err) {
     if (n > s->o.n_ctx - s->pos)
         return fail(err, "context full: %d tokens so far and %d more do not fit %d (-c sets it)", s->pos, n, s->o.n_ctx);
+    return 0;
+}
+
+static int check_tokens(const struct session *s, const int32_t *ids, int n, struct err *err) {
+    if (check_room(s, n, err)) return -1;
     for (int i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= s->m->c.n_vocab)
             return fail(err, "token %d is %d, wanted 0 to %d", i, (int)ids[i], s->m->c.n_vocab - 1);
@@ -91,6 +96,25 @@ int session_eval_rows(struct session *s, const int32_t *ids, int n, struct err *
     if (check_tokens(s, ids, n, err) || run_chunk(s, ids, n, n, err)) return -1;
     if (n) forward_logits(s->f, n - 1, 1, s->logits);
     s->any = s->any || n;
+    return 0;
+}
+
+int session_fill(struct session *s, int n, session_fill_fn fill, void *ctx, struct err *err) {
+    const struct model_config *c = &s->m->c;
+    if (check_room(s, n, err) || kv_reserve(s->kv, s->pos + n, err)) return -1;
+    const size_t batch = (size_t)s->o.batch, heads = (size_t)c->n_kv_heads;
+    float *k = malloc(batch * heads * (size_t)(c->k_dim + c->v_dim) * sizeof *k);
+    if (!k) return fail(err, "no memory for a chunk of keys and values");
+    float *v = k + batch * heads * (size_t)c->k_dim;
+    while (n > 0) {
+        const int now = n < s->o.batch ? n : s->o.batch;
+        for (int l = 0; l < c->n_layers; l++) {
+            fill(ctx, l, s->pos, now, k, v);
+            kv_append(s->kv, l, s->pos, now, k, v);
+        }
+        s->pos += now, n -= now;
+    }
+    free(k);
     return 0;
 }
 

@@ -36,6 +36,12 @@ int session_eval_rows(struct session *, const int32_t *ids, int n, struct err *)
 void session_rows(struct session *, int first, int n, float *logits);
 int session_batch(const struct session *);             /* tokens per chunk */
 
+/* Appends n tokens whose keys and values come from fill instead of the forward pass: how a benchmark gets a full cache
+ * in seconds. fill writes k [n][n_kv_heads][k_dim], as RoPE leaves them, and v [n][n_kv_heads][v_dim] of one layer for
+ * positions pos..pos+n-1, n at most session_batch(); it is called for every layer of a chunk, then for the next chunk. */
+typedef void (*session_fill_fn)(void *ctx, int layer, int pos, int n, float *k, float *v);
+int session_fill(struct session *, int n, session_fill_fn fill, void *ctx, struct err *);
+
 const float *session_logits(const struct session *);   /* [n_vocab] of the last token; NULL before the first */
 int session_pos(const struct session *);               /* tokens so far */
 void session_truncate(struct session *, int pos);      /* forgets all from pos on; logits stay those of the last eval */

@@ -81,7 +81,7 @@ static void vocabularies_of_every_family(void **state) {
         s.n_embd = 32, s.n_ff = 32, s.n_heads = s.n_kv_heads = 1, s.head_dim = 32, s.n_layers = 1;
         s.llama3_factor = 0;
         const char *path = temp_path("vocab.gguf");
-        if (synth_random(path, &s, type_mix_find("Q4_0"), 1, &err)) fail_msg("%s", err.msg);
+        if (synth_random(path, &s, recipe_by_name("Q4_0"), 1, &err)) fail_msg("%s", err.msg);
         struct gguf *g;
         struct tokenizer *t;
         if (gguf_open(&g, path, NULL, &err) || tok_open(&t, g, NULL, &err)) fail_msg("%s", err.msg);
@@ -106,7 +106,7 @@ static void random_models_give_sane_logits(void **state) {
         struct synth_shape s = *shape_find(shapes[i]);
         s.n_layers = 2, s.n_vocab = 2048;
         const char *path = temp_path("sane.gguf");
-        if (synth_random(path, &s, type_mix_find("Q4_0"), 3, &err)) fail_msg("%s", err.msg);
+        if (synth_random(path, &s, recipe_by_name("Q4_0"), 3, &err)) fail_msg("%s", err.msg);
         struct engine e = load(path);
         struct session *session;
         const struct session_options o = { .n_ctx = 16, .type_k = DT_F16, .type_v = DT_F16 };
@@ -171,7 +171,7 @@ static void needles_at_every_depth(void **state) {
     for (int lookups = 2; lookups <= 4; lookups++) {
         struct induction_options o = { .n_ctx = 131072, .n_lookups = lookups, .seed = (uint64_t)lookups };
         const char *path = temp_path("induction.gguf");
-        if (synth_induction(path, &o, type_mix_find("Q8_0"), &err)) fail_msg("%s", err.msg);
+        if (synth_induction(path, &o, recipe_by_name("Q8_0"), &err)) fail_msg("%s", err.msg);
         struct engine e = load(path);
         check_texts(e.t, "induction");
         for (int depth = 0; depth <= 100; depth += lookups == 2 ? 50 : 100) {

@@ -141,8 +141,8 @@ static void test_merges(void **state) {
 }
 
 /* Keys of the wrong kind or length, put over a sound file's. */
-enum wrong { TOKENS_INT, TOKENS_SCALAR, SCORES_SHORT, SCORES_STRINGS, TYPES_LONG, TYPES_FLOAT, TYPES_STRINGS, MERGES_INT,
-             BOS_STRING, ADD_BOS_STRING, MODEL_INT, PRE_INT, SCORES_INT, N_WRONG };
+enum wrong { TOKENS_INT, TOKENS_SCALAR, SCORES_SHORT, SCORES_STRINGS, TYPES_LONG, TYPES_FLOAT, TYPES_STRINGS,
+             MERGES_INT, BOS_STRING, ADD_BOS_STRING, MODEL_INT, PRE_INT, SCORES_INT, N_WRONG };
 
 static void put_wrong(struct gguf_writer *w, enum wrong kind) {
     static const int32_t ints[300];
@@ -170,8 +170,10 @@ static void put_wrong(struct gguf_writer *w, enum wrong kind) {
 
 static void test_kinds(void **state) {
     (void)state;
-    static const char *const key[N_WRONG] = { "tokens", "tokens", "scores", "scores", "token_type", "token_type", "token_type",
-        "merges", "bos_token_id", "add_bos_token", "model", "pre", NULL };
+    static const char *const key[N_WRONG] = {
+        "tokens", "tokens", "scores", "scores", "token_type", "token_type", "token_type", "merges",
+        "bos_token_id", "add_bos_token", "model", "pre", NULL,
+    };
     for (int kind = 0; kind < N_WRONG; kind++) {
         bpe();
         const char *from = temp_path("sound.gguf"), *to = temp_path("wrong.gguf");
@@ -195,7 +197,8 @@ static void test_kinds(void **state) {
     }
 }
 
-/* Random pieces of random types with random merges: whatever opens encodes and decodes any bytes. */
+/* Random pieces of random types with random merges: whatever opens encodes and decodes any
+ * bytes. */
 static void test_random_vocabularies(void **state) {
     (void)state;
     uint64_t seed = 2024;

@@ -30,27 +30,28 @@ int main(int argc, char **argv) {
     if (help) {
         fputs(usage, stdout);
         flags_help(flags, stdout);
-        printf("\nshapes: induction, %s\ntypes: %s\n", shape_names(), type_mix_names());
+        printf("\nShapes: induction, %s\n\nTypes:\n", shape_names());
+        recipe_list(stdout);
         return 0;
     }
-    const struct type_mix *mix = type_mix_find(type_name ? type_name : "Q8_0");
+    const struct recipe *recipe = recipe_by_name(type_name ? type_name : "Q8_0");
     bool induction = shape_name && !strcmp(shape_name, "induction");
     const struct synth_shape *shape = shape_name ? shape_find(shape_name) : NULL;
     if (!n_out) fail(&err, "no OUT.gguf given");
     else if (!shape_name) fail(&err, "no --shape given, wanted one of: induction, %s", shape_names());
     else if (!induction && !shape) fail(&err, "--shape: got '%s', wanted one of: induction, %s", shape_name, shape_names());
-    else if (!mix) fail(&err, "--type: got '%s', wanted one of: %s", type_name, type_mix_names());
+    else if (!recipe) fail(&err, "--type: got '%s', wanted Q4_K_M, Q8_0, ... (--help lists them)", type_name);
     else {
         int rc;
         if (induction) {
             struct induction_options o = { .n_ctx = ctx ? ctx : 131072, .n_lookups = lookups, .seed = (uint64_t)seed };
-            rc = synth_induction(out[0], &o, mix, &err);
+            rc = synth_induction(out[0], &o, recipe, &err);
         } else {
             struct synth_shape s = *shape;
             if (layers) s.n_layers = layers;
             if (vocab) s.n_vocab = vocab;
             if (ctx) s.n_ctx = ctx;
-            rc = synth_random(out[0], &s, mix, (uint64_t)seed, &err);
+            rc = synth_random(out[0], &s, recipe, (uint64_t)seed, &err);
         }
         if (!rc) return 0;
         fprintf(stderr, "synth: %s\n", err.msg);

@@ -5,9 +5,9 @@
 #ifndef TOOLS_COMMON_SYNTH_RANDOM_H
 #define TOOLS_COMMON_SYNTH_RANDOM_H
 #include "base/err.h"
+#include "tools/common/recipe.h"
 #include "tools/common/synth_shape.h"
-#include "tools/common/type_mix.h"
 
-int synth_random(const char *path, const struct synth_shape *, const struct type_mix *, uint64_t seed, struct err *);
+int synth_random(const char *path, const struct synth_shape *, const struct recipe *, uint64_t seed, struct err *);
 
 #endif

@@ -198,9 +198,14 @@ static void add_prefixes(struct prefixes *p, const char *words, bool capital) {
     }
 }
 
-/* "00 01 .. 99": longer pieces keep the beginning of a number in sight while it is read. */
+/* "00 01 .. 99 ": longer pieces keep the beginning of a number in sight while it is read. */
 static const char *two_digits(char text[301]) {
-    for (int i = 0; i < 100; i++) snprintf(text + 3 * i, 4, "%02d ", i);
+    for (int i = 0; i < 100; i++) {
+        text[3 * i] = (char)('0' + i / 10);
+        text[3 * i + 1] = (char)('0' + i % 10);
+        text[3 * i + 2] = ' ';
+    }
+    text[300] = 0;
     return text;
 }
 
