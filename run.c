@@ -167,6 +167,7 @@ static void report_memory(const struct engine *e, const struct session *s, const
     if (room > 0 && kv + scratch > room)
         fprintf(log, "warning: KV and scratch need %s, %s of memory are available\n", human_bytes(t, kv + scratch),
                 human_bytes(w, room));
+    if (session_attn_warning(s)) fprintf(log, "warning: %s\n", session_attn_warning(s));
     if (so->n_ctx > m->n_ctx_train)
         fprintf(log, "warning: a context of %d tokens is beyond the %d the model was trained for\n", so->n_ctx, m->n_ctx_train);
 }
@@ -368,7 +369,7 @@ int main(int argc, char **argv) {
     if (parse(&r, argc, argv, &err)) goto wrong;
     if (r.help) return 0;
     if (r.version) { printf("needle.c %s\n", NEEDLE_VERSION); return 0; }
-    if (!strcmp(r.engine.attn, "help")) {
+    if (r.engine.attn && !strcmp(r.engine.attn, "help")) {
         static char text[16384];
         attn_help(text, sizeof text);
         fputs(text, stdout);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip, &mode_s2 };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 /* A mode at work, with the kernel that attends for it. */
@@ -66,12 +66,13 @@ int attn_check_phases(const char *prefill, const char *decode, struct err *err) 
     return 0;
 }
 
-/* A store that keeps what each of two would. */
+/* A store that keeps what each of two would: two rings make the larger one; blocks of different strides, everything. */
 static struct kv_store both(struct kv_store a, struct kv_store b) {
-    if (!a.ring || !b.ring) return (struct kv_store){ 0 };
-    return (struct kv_store){ .ring = 1, .sink = a.sink > b.sink ? a.sink : b.sink,
-                              .recent = a.recent > b.recent ? a.recent : b.recent,
-                              .slack = a.slack > b.slack ? a.slack : b.slack };
+    if (!a.ring || !b.ring || a.stride != b.stride || a.block != b.block || a.keep != b.keep) return (struct kv_store){ 0 };
+    if (b.sink > a.sink) a.sink = b.sink;
+    if (b.recent > a.recent) a.recent = b.recent;
+    if (b.slack > a.slack) a.slack = b.slack;
+    return a;
 }
 
 static int plan_stores(struct attn *a, const struct attn_shape *s, struct err *err) {
@@ -159,6 +160,10 @@ void attn_close(struct attn *a) {
 
 const char *attn_name(const struct attn *a) { return a->name; }
 const char *attn_params(const struct attn *a) { return a->params; }
+const char *attn_warning(const struct attn *a) {
+    const char *of_decode = a->decode.mode ? a->decode.mode->warning : NULL;
+    return a->prefill.mode->warning ? a->prefill.mode->warning : of_decode;
+}
 const struct kv_store *attn_stores(const struct attn *a) { return a->stores; }
 void attn_phase(struct attn *a, enum attn_phase phase) { a->phase = phase; }
 

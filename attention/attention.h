@@ -17,6 +17,8 @@
 struct attn_shape {
     int n_layers, n_heads, n_kv_heads, k_dim, v_dim;
     int max_batch;                 /* most tokens of one attn_run */
+    int n_ctx;                     /* most tokens of a timeline; 0: unknown */
+    const char *trained;           /* the mode the model was trained with, as text; NULL: full attention */
     float scale;                   /* scores are scale * q.k; 1/sqrt(k_dim) unless the model says otherwise */
 };
 
@@ -35,6 +37,7 @@ enum attn_phase { ATTN_PREFILL = 1, ATTN_DECODE = 2 };
 void attn_phase(struct attn *, enum attn_phase);
 void attn_close(struct attn *);                                    /* NULL is fine */
 const char *attn_name(const struct attn *);                        /* "full"; "full+delta" when the phases differ */
+const char *attn_warning(const struct attn *);                     /* what its user should know; or NULL */
 const char *attn_params(const struct attn *);                      /* "sink=64,recent=256": every key with its value */
 
 /* What the cache has to keep for each head, for kv_shape.stores: [n_layers][n_kv_heads]; NULL: everything. */

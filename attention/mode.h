@@ -39,6 +39,7 @@ struct attn_mode {
     const struct attn_ops *ops;
     int max_spans;         /* most spans one select returns */
     int block;             /* tokens of one selection, cut at multiples of block; 0: any */
+    const char *warning;   /* what its user should know, one line; or NULL */
 };
 
 struct attn_ops {
@@ -63,6 +64,6 @@ struct attn_ops {
     uint64_t (*searched)(const struct attn_mode *);                /* keys scored to select, so far */
 };
 
-extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip;
+extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2;
 
 #endif
