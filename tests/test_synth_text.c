@@ -21,7 +21,7 @@ struct engine { struct gguf *g; struct model *m; struct tokenizer *t; };
 
 static struct engine load(const char *path) {
     struct engine e = {0};
-    struct err err = {{0}};
+    struct err err = { 0 };
     if (gguf_open(&e.g, path, NULL, &err) || model_open(&e.m, e.g, NULL, &err) || tok_open(&e.t, e.g, NULL, &err))
         fail_msg("%s", err.msg);
     return e;
@@ -34,7 +34,7 @@ static void unload(struct engine *e) {
 }
 
 static int encode(const struct tokenizer *t, const char *text, int flags, int32_t **ids) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     int n = tok_encode(t, text, strlen(text), flags, ids, &err);
     if (n < 0) fail_msg("%s", err.msg);
     return n;
@@ -75,7 +75,7 @@ static void vocabularies_of_every_family(void **state) {
         { "tinyllama-1.1b", 32000, 1, 1 }, { "llama-3.2-1b", 128256, 128000, 1 }, { "qwen2.5-1.5b", 151936, 151643, 0 },
         { "smollm2-135m", 49152, 0, 0 },
     };
-    struct err err = {{0}};
+    struct err err = { 0 };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         struct synth_shape s = *shape_find(list[i].shape);
         assert_int_equal(s.n_vocab, list[i].vocab);
@@ -103,7 +103,7 @@ static void random_models_give_sane_logits(void **state) {
     (void)state;
     static const char *const shapes[] = { "smollm2-135m", "tinyllama-1.1b" };
     for (int i = 0; i < 2; i++) {
-        struct err err = {{0}};
+        struct err err = { 0 };
         struct synth_shape s = *shape_find(shapes[i]);
         s.n_layers = 2, s.n_vocab = 2048;
         const char *path = temp_path("sane.gguf");
@@ -148,7 +148,7 @@ static size_t tell(struct synth_rand *r, char *out, size_t size, double depth) {
 }
 
 static void recite(const struct engine *e, const char *text, int n_out, char *out, size_t size) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     struct session *s;
     int32_t *ids, said[64];
     int n = encode(e->t, text, TOK_BOS, &ids);
@@ -168,7 +168,7 @@ static void recite(const struct engine *e, const char *text, int n_out, char *ou
 
 static void needles_at_every_depth(void **state) {
     (void)state;
-    struct err err = {{0}};
+    struct err err = { 0 };
     struct synth_rand r = { 17 };
     static char text[3000];
     for (int lookups = 2; lookups <= 4; lookups++) {
