@@ -147,12 +147,13 @@ static size_t tell(struct synth_rand *r, char *out, size_t size, double depth) {
     return n + (size_t)snprintf(out + n, size - n, "%s", cue);
 }
 
-static void recite(const struct engine *e, const char *text, int n_out, char *out, size_t size) {
+static void recite(const struct engine *e, const char *text, const char *attn, int n_out, char *out,
+                   size_t size) {
     struct err err = { 0 };
     struct session *s;
     int32_t *ids, said[64];
     int n = encode(e->t, text, TOK_BOS, &ids);
-    const struct session_options o = { .n_ctx = n + n_out, .type_k = DT_F16, .type_v = DT_F16 };
+    const struct session_options o = { .n_ctx = n + n_out, .type_k = DT_F16, .type_v = DT_F16, .attn = attn };
     if (session_open(&s, e->m, &o, &err) || session_eval(s, ids, n, &err)) fail_msg("%s", err.msg);
     for (int i = 0; i < n_out; i++) {
         const float *l = session_logits(s);
@@ -183,18 +184,44 @@ static void needles_at_every_depth(void **state) {
             int32_t *ids;
             int n = encode(e.t, answer, 0, &ids);
             free(ids);
-            recite(&e, text, n, out, sizeof out);
+            recite(&e, text, NULL, n, out, sizeof out);
             if (!strstr(out, "7391 orange kettle.")) fail_msg("%d look-ups, depth %d: \"%s\"", lookups, depth, out);
         }
         unload(&e);
     }
 }
 
+/* The file's word on which heads retrieve: they alone need the whole text, and all of them do. */
+static void ground_truth_about_heads(void **state) {
+    (void)state;
+    static const struct { const char *scores; double ratio; bool finds; } list[] = {
+        { "0\t0\n1\t0\n1\t0\n", 2 / 6.0, true },          /* layers x KV heads, as the file says */
+        { "0\t0\n1\t0\n0\t0\n", 1 / 6.0, false },         /* one of the two is missing */
+        { "1\t1\n0\t1\n0\t1\n", 4 / 6.0, false },         /* all the others */
+    };
+    struct err err = { 0 };
+    struct synth_rand r = { 4 };
+    static char text[6000];
+    struct induction_options o = { .n_ctx = 131072, .n_lookups = 2, .seed = 6 };
+    const char *path = temp_path("induction.gguf"), *heads = temp_path("heads.tsv");
+    if (synth_induction(path, &o, recipe_by_name("Q8_0"), &err)) fail_msg("%s", err.msg);
+    struct engine e = load(path);
+    tell(&r, text, sizeof text, 0.3);
+    for (int i = 0; i < 3; i++) {
+        char attn[600], out[256];
+        snprintf(attn, sizeof attn, "duo,heads=%s,ratio=%.3f,sink=16,recent=32", heads, list[i].ratio);
+        temp_write(heads, list[i].scores, strlen(list[i].scores));
+        recite(&e, text, attn, 8, out, sizeof out);
+        if (!strstr(out, "7391 orange kettle.") == list[i].finds) fail_msg("heads %d: \"%s\"", i, out);
+    }
+    unload(&e);
+}
+
 int main(void) {
     omp_set_num_threads(1);                    /* small models: a busy machine makes barriers dear */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vocabularies_of_every_family), cmocka_unit_test(random_models_give_sane_logits),
-        cmocka_unit_test(needles_at_every_depth),
+        cmocka_unit_test(needles_at_every_depth), cmocka_unit_test(ground_truth_about_heads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
