@@ -1,5 +1,6 @@
 #include "attention/attention.h"
 #include "attention/args.h"
+#include "attention/correct.h"
 #include "attention/flash.h"
 #include "attention/mode.h"
 #include <stdbool.h>
@@ -7,13 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 /* A mode at work, with the kernel that attends for it. */
 struct worker {
     struct attn_mode *mode;
     struct flash *flash;
+    const struct tile_kernels *tile;
+    struct correct *correct;               /* NULL: the mode has no anchors */
     struct attn_args args;
 };
 
@@ -50,7 +53,8 @@ int attn_check(const char *text, struct err *err) {
     const struct attn_ops *ops = find(text, len);
     struct attn_args args;
     if (!ops) return unknown(text, (int)(len > 64 ? 64 : len), err);
-    return args_parse(&args, ops->name, ops->keys, text + len, err);
+    if (args_parse(&args, ops->name, ops->keys, text + len, err)) return -1;
+    return ops->check ? ops->check(&args, err) : 0;
 }
 
 int attn_check_phases(const char *prefill, const char *decode, struct err *err) {
@@ -86,13 +90,32 @@ static int worker_open(struct worker *w, const char *text, const struct attn_sha
     const size_t len = strcspn(text, ",");
     const struct attn_ops *ops = find(text, len);
     if (!ops) return unknown(text, (int)(len > 64 ? 64 : len), err);
+    w->tile = kernels->tile;
     return args_parse(&w->args, ops->name, ops->keys, text + len, err) || ops->open(&w->mode, &w->args, shape, err) ||
-           flash_open(&w->flash, shape, kernels->tile, w->mode, err) ? -1 : 0;
+           flash_open(&w->flash, shape, kernels->tile, w->mode, err) ||
+           (ops->anchors && correct_open(&w->correct, shape, err)) ? -1 : 0;
 }
 
 static void worker_close(struct worker *w) {
+    correct_close(w->correct);
     flash_close(w->flash);
     if (w->mode) w->mode->ops->close(w->mode);
+}
+
+static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
+    const struct attn_ops *ops = w->mode->ops;
+    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile });
+    flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
+    if (w->correct) correct_run(w->correct, w->flash, out, q, kv, layer, pos, n, ops->anchors(w->mode, layer, pos, n));
+}
+
+static void worker_counters(const struct worker *w, uint64_t *keys_read, uint64_t *rows) {
+    flash_counters(w->flash, keys_read, rows);
+    if (w->correct) *rows -= correct_rows(w->correct);     /* these were served before */
+}
+
+static uint64_t worker_searched(const struct worker *w) {
+    return w->mode && w->mode->ops->searched ? w->mode->ops->searched(w->mode) : 0;
 }
 
 static void name_both(struct attn *a) {
@@ -141,19 +164,20 @@ void attn_phase(struct attn *a, enum attn_phase phase) { a->phase = phase; }
 
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
     const bool decode = a->phase ? a->phase == ATTN_DECODE : n == 1;
-    struct worker *w = decode && a->decode.mode ? &a->decode : &a->prefill;
-    flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
+    if (n > 0) worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n);
 }
 
 size_t attn_scratch_bytes(const struct attn *a) {
     return flash_bytes(a->prefill.flash) + (a->decode.mode ? flash_bytes(a->decode.flash) : 0);
 }
 
+uint64_t attn_searched(const struct attn *a) { return worker_searched(&a->prefill) + worker_searched(&a->decode); }
+
 void attn_counters(const struct attn *a, uint64_t *keys_read, uint64_t *rows) {
-    flash_counters(a->prefill.flash, keys_read, rows);
+    worker_counters(&a->prefill, keys_read, rows);
     if (!a->decode.mode) return;
     uint64_t keys, n;
-    flash_counters(a->decode.flash, &keys, &n);
+    worker_counters(&a->decode, &keys, &n);
     *keys_read += keys, *rows += n;
 }
 

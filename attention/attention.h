@@ -47,6 +47,8 @@ size_t attn_scratch_bytes(const struct attn *);
 /* Keys multiplied so far, summed over layers and query heads, and the (layer, query head, token) triples they served:
  * their quotient is keys_read_per_token. */
 void attn_counters(const struct attn *, uint64_t *keys_read, uint64_t *rows);
+/* Keys scored so far in order to choose, each counted once for all the query heads it was scored for together. */
+uint64_t attn_searched(const struct attn *);
 
 /* The text of `--attn help`: every mode with its keys, defaults and source paper. */
 void attn_help(char *buf, size_t size);

@@ -62,8 +62,10 @@ static int probe(struct bench *b, struct lane *l, int n, bool decode, double *ns
     if (decode) for (int i = 0; i < n && !rc; i++) rc = session_eval(l->s, b->ids + i, 1, err);
     else rc = session_eval(l->s, b->ids, n, err);
     *ns = (clock_ms() - start) * 1e6;
-    session_truncate(l->s, depth);
-    return rc;
+    if (rc) return rc;
+    if (session_truncate(l->s, depth) == depth) return 0;
+    bench_fill_restart(l->fill);           /* a ring that cannot go back so far */
+    return fill(b, l, depth, err);
 }
 
 static double matrix_ops(const struct matrix *m) { return 2.0 * m->rows * m->cols; }
