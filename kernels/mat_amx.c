@@ -69,7 +69,6 @@ INLINE void multiply(int block, int sub, int has_min, float *y, size_t ldy, cons
     for (size_t s = 0; s < subs; scale += ld) {
         #pragma GCC unroll 16
         for (int t = 0; t < TOKENS; t++) part[t] = _mm512_setzero_ps();
-        #pragma GCC unroll 1
         for (int i = 0; i < block / sub; i++, s++, sum += ld, row_scale += PANEL, row_min += PANEL) {
             if (s + 3 < subs) MULTIPLY(3, sums[(s + 3) % 4]);
             convert(part, sums[s % 4], has_min, row_scale, row_min, sum);

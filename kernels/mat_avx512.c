@@ -32,7 +32,6 @@ INLINE void tokens(int block, int sub, int has_min, int nt, float *y, size_t ldy
     for (size_t c = 0; c < cols; c += (size_t)block, scale += ld) {
         #pragma GCC unroll 12
         for (int t = 0; t < nt; t++) part[t] = _mm512_setzero_ps();
-        #pragma GCC unroll 1
         for (int s = 0; s < block / sub; s++, sum += ld, start += ld, row_scale += PANEL, row_min += PANEL) {
             __m512i dot[12];
             #pragma GCC unroll 12

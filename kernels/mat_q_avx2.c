@@ -153,9 +153,11 @@ INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *pan
     const int32_t *start = x->start + t0;
     const int subs = f.block / f.sub, per_block = 32 / f.sub;
     __m256 acc[2][4], part[2][4];
-    for (int t = 0; t < 4; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
+    #pragma GCC unroll 4
+    for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
     const uint8_t *codes_at = panel + heads_bytes(f, cols);
     for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f), q += f.block, scale += ld) {
+        #pragma GCC unroll 4
         for (int t = 0; t < nt; t++) part[0][t] = part[1][t] = _mm256_setzero_ps();
         struct head g[2] = { open_head(f, panel, 0), open_head(f, panel, 1) };
         for (int s = 0; s < subs; s++, sum += ld, start += ld) {
@@ -175,11 +177,14 @@ INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *pan
                 add_sub_block(f, nt, part[h], dot, scale_of(f, &g[h], s), wm, sum);
             }
         }
+        #pragma GCC unroll 2
         for (int h = 0; h < 2; h++)
+            #pragma GCC unroll 4
             for (int t = 0; t < nt; t++)
                 acc[h][t] = _mm256_fmadd_ps(part[h][t], _mm256_set1_ps(scale[t]), acc[h][t]);
     }
     for (int h = 0; h < 2 && rows > 8 * h; h++)
+        #pragma GCC unroll 4
         for (int t = 0; t < nt; t++) store_rows(y + (size_t)t * ldy + 8 * h, acc[h][t], rows - 8 * h);
 }
 
@@ -198,7 +203,6 @@ INLINE void tokens(struct shape f, int nt, float *y, size_t ldy, const struct st
     for (size_t c = 0; c < cols; c += (size_t)f.block, scale += ld) {
         #pragma GCC unroll 4
         for (int t = 0; t < nt; t++) part[t] = _mm256_setzero_ps();
-        #pragma GCC unroll 1
         for (int s = 0; s < f.block / f.sub; s++, q += f.sub, code += f.sub * PANEL) {
             __m256i dot[4];
             #pragma GCC unroll 4
