@@ -1,5 +1,5 @@
-/* acts_encode.h - one row of floats to 8-bit integers, in C that the compiler turns into each set's vectors. Included by
- * mat_scalar.c, mat_avx2.c and mat_avx512.c; all give the same bits (no fused operations in it).
+/* acts_encode.h - one row of floats to 8-bit integers, in C that the compiler turns into each set's vectors.
+ * Included by mat_scalar.c, mat_q_avx2.c and mat_avx512.c; all give the same bits (no fused operations in it).
  *
  * One scale serves `span` columns. The rule follows what other engines do, so that results agree with theirs:
  *   span 32    scale = max |x| / 127; q = nearest(x / scale); then scale becomes a half float, and so
@@ -35,10 +35,12 @@ static inline float bits_float(uint32_t bits) {
 /* To the 11 significant bits of a half float, ties to even; what is no normal half float stays as it is. */
 static inline float half_precision(float x) {
     uint32_t bits = float_bits(x);
-    return fabsf(x) >= 0x1p-14f && fabsf(x) <= 65504.f ? bits_float((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu) : x;
+    if (!(fabsf(x) >= 0x1p-14f && fabsf(x) <= 65504.f)) return x;
+    return bits_float((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu);
 }
 
-/* The q of one span; its scale, unrounded. span is a constant wherever this is used, so that the loops become a few vectors. */
+/* The q of one span; returns its scale, unrounded. span is a constant wherever this is used: the loops become a few
+ * vectors. */
 static inline __attribute__((always_inline)) float encode_span(int8_t *q, const float *x, int span) {
     uint32_t top = 0;                                    /* largest magnitude: NaN > infinity > every number */
     for (int i = 0; i < span; i++) {

@@ -1,5 +1,5 @@
-/* mat_amx.c - the AMX tile for many tokens; everything else is the AVX-512 set's, and so are the bits of the results: both add
- * exact integers, then the same floats in the same order.
+/* mat_amx.c - the AMX tile for many tokens; everything else is the AVX-512 set's, and so are the bits of the results:
+ * both add exact integers, then the same floats in the same order.
  *
  *     A  16 tokens x 32 columns, s8        B  32 columns x 16 rows, s8, as the strip has them
  *     C = A x B, 16 tokens x 16 rows, s32, through memory into
