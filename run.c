@@ -153,7 +153,7 @@ static void show_progress(void *ctx, int done, int total) {
 static void report_memory(const struct engine *e, const struct session *s, const struct session_options *so, FILE *log) {
     char w[32], k[32], c[32], t[32], p[32], type[128];
     const struct model_config *m = &e->model->c;
-    const double kv = (double)session_kv_bytes_at(m, so, so->n_ctx), scratch = (double)session_scratch_bytes(s);
+    const double kv = (double)session_kv_bytes_at(s, so->n_ctx), scratch = (double)session_scratch_bytes(s);
     const double sum = (double)e->model->weight_bytes + kv + scratch;
     model_type_name(e->model, type, sizeof type);
     fprintf(log, "%s: %s %s, %s parameters, %d layers, %d/%d heads of %d, trained for %d tokens\n", e->args.model,
@@ -363,7 +363,7 @@ int main(int argc, char **argv) {
     threads_wait_gently(argv);
     struct run r = { .engine = ENGINE_ARGS, .stats = "text", .n_predict = N_DEFAULT, .n_ctx = -1, .escapes = true,
                      .no_display_prompt = true, .sampler = SAMPLER_DEFAULTS, .seed = -1 };
-    struct err err = { "" };
+    struct err err = { 0 };
     struct engine e;
     if (parse(&r, argc, argv, &err)) goto wrong;
     if (r.help) return 0;
@@ -374,7 +374,7 @@ int main(int argc, char **argv) {
         fputs(text, stdout);
         return 0;
     }
-    if (engine_check(&e, &r.engine, &err) || attn_check(r.engine.attn, &err)) goto wrong;
+    if (engine_check(&e, &r.engine, &err) || engine_check_attn(&r.engine, &err)) goto wrong;
     r.sampler.seed = r.seed >= 0 ? (uint64_t)r.seed : (uint64_t)time(NULL) * 1000003u ^ (uint64_t)getpid();
     if (fcntl(STDOUT_FILENO, F_GETFD) < 0) {        /* else the next file opened would take its place */
         fprintf(stderr, "run: stdout is closed\n");
@@ -385,7 +385,7 @@ int main(int argc, char **argv) {
     const int rc = run(&r, &e, &err);
     engine_close(&e);
     if (rc) fprintf(stderr, "run: %s\n", err.msg);
-    return stop ? 130 : rc ? 1 : 0;
+    return stop ? 130 : rc ? 1 + err.usage : 0;
 wrong:
     fprintf(stderr, "run: %s\n", err.msg);
     return 2;

@@ -142,7 +142,7 @@ INLINE void store_rows(float *y, __m256 v, int rows) {
     for (int r = 0; r < rows; r++) y[r] = all[r];
 }
 
-enum { AHEAD = 4096 };
+enum { AHEAD = 2048 };
 
 /* One panel times nt tokens, straight from the packed codes. */
 INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *panel, int rows,

@@ -98,7 +98,7 @@ INLINE __m512i dot4(__m512i sum, __m512i code, const int8_t *q) {
     return _mm512_dpbusd_epi32(sum, code, _mm512_set1_epi32(four));
 }
 
-enum { AHEAD = 4096 };                                   /* bytes the prefetch runs ahead of the codes */
+enum { AHEAD = 2048 };                                   /* bytes the prefetch runs ahead of the codes */
 
 /* One panel times nt tokens; each token has two chains of integer sums. */
 INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *panel, int rows,

@@ -1,5 +1,6 @@
-/* What the writer writes, the reader reads: every type, splits, both ways of loading; and the refusals of getters,
- * writer and split files. Files broken on purpose are in test_gguf_hostile.c. */
+/* What the writer writes, the reader reads: every type, splits, both ways of loading; and the
+ * refusals of getters, writer and split files. Files broken on purpose are in
+ * test_gguf_hostile.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -286,7 +287,8 @@ static void beyond_int64(void **state) {
     gguf_close(g);
 }
 
-/* Writes parts of a split with one tensor each; what is asked of the numbers goes into part `bad`. */
+/* Writes parts of a split with one tensor each; what is asked of the numbers goes into part
+ * `bad`. */
 static void write_split(const char *stem, int n, int tensors, int bad, int bad_no, const char *bad_name) {
     struct err err = {{0}};
     for (int i = 0; i < n; i++) {

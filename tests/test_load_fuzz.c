@@ -1,5 +1,6 @@
-/* Damaged files through the whole load path: reader, configuration, weights, tokenizer, a session and a few tokens. Every
- * one ends in a one-line error or runs; `make MODE=debug` watches the memory meanwhile. */
+/* Damaged files through the whole load path: reader, configuration, weights, tokenizer, a session
+ * and a few tokens. Every one ends in a one-line error or runs; `make MODE=debug` watches the
+ * memory meanwhile. */
 #include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-/* bin/synth's models through the whole engine: their tokenizers encode and decode any text, random ones give sane logits,
- * the retrieval model finds its needle at every depth. */
+/* bin/synth's models through the whole engine: their tokenizers encode and decode any text,
+ * random ones give sane logits, the retrieval model finds its needle at every depth. */
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
@@ -52,7 +52,8 @@ static void decode(const struct tokenizer *t, const int32_t *ids, int n, char *o
 }
 
 static const char *const texts[] = {
-    "The secret code is 7391 orange kettle.", "Hello, world! 1234567890", "caf\xc3\xa9 \xe2\x80\x94 \xe6\x97\xa5\xe6\x9c\xac",
+    "The secret code is 7391 orange kettle.", "Hello, world! 1234567890",
+    "caf\xc3\xa9 \xe2\x80\x94 \xe6\x97\xa5\xe6\x9c\xac",
     "two\nlines\n\n\tand a tab", "  spaces   in  a row", "aaaaaaaaaaaaaaaaaaaa", "<s> [INST] \\ ~`",
 };
 
@@ -122,9 +123,10 @@ static void random_models_give_sane_logits(void **state) {
     }
 }
 
-/* ---- the retrieval model -------------------------------------------------------------------------------------- */
+/* ---- the retrieval model ---- */
 
-static const char needle[] = " The secret code is 7391 orange kettle.", cue[] = "\nThe secret code is", answer[] = " 7391 orange kettle.";
+static const char needle[] = " The secret code is 7391 orange kettle.";
+static const char cue[] = "\nThe secret code is", answer[] = " 7391 orange kettle.";
 
 /* Sentences that share words with the needle but never four in a row. */
 static size_t tell(struct synth_rand *r, char *out, size_t size, double depth) {
@@ -138,7 +140,8 @@ static size_t tell(struct synth_rand *r, char *out, size_t size, double depth) {
             n += (size_t)snprintf(out + n, size - n, "%s", needle);
             planted = true;
         }
-        n += (size_t)snprintf(out + n, size - n, " %s %s %s", who[rand_below(r, 5)], what[rand_below(r, 5)], when[rand_below(r, 4)]);
+        n += (size_t)snprintf(out + n, size - n, " %s %s %s", who[rand_below(r, 5)],
+                              what[rand_below(r, 5)], when[rand_below(r, 4)]);
     }
     assert_true(planted);
     return n + (size_t)snprintf(out + n, size - n, "%s", cue);

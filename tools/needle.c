@@ -13,6 +13,7 @@
 #include "attention/attention.h"
 #include "base/cpu.h"
 #include "base/file.h"
+#include "base/threads.h"
 #include "tools/common/engine.h"
 #include "tools/common/needle_grid.h"
 #include "tools/common/needle_haystack.h"
@@ -275,12 +276,12 @@ static int run_length(struct hunt *h, const char *mode, int length, struct err *
     int rc = 0;
     so.attn = mode, so.stop = &stop;
     if (!o->quiet && isatty(STDERR_FILENO)) so.progress = show_progress, so.progress_ctx = h;
-    const double kv = (double)session_kv_bytes_at(&h->e.model->c, &so, length), free_now = (double)mem_available();
+    if (timeline_open(&l, &h->e, &so, err)) return -1;
+    const struct session *s = timeline_session(l);
+    const double kv = (double)session_kv_bytes_at(s, length), free_now = (double)mem_available();
     if (!o->quiet && free_now > 0 && kv > free_now)
         fprintf(stderr, "warning: %d tokens may need %s of KV cache, %s of memory are available\n", length, human_bytes(need, kv),
                 human_bytes(room, free_now));
-    if (timeline_open(&l, &h->e, &so, err)) return -1;
-    const struct session *s = timeline_session(l);
     char attn[64], params[512];        /* copies: a timeline may have to open its session again */
     snprintf(attn, sizeof attn, "%s", session_attn_name(s));
     snprintf(params, sizeof params, "%s", session_attn_params(s));
@@ -356,9 +357,10 @@ static int plot(const struct needle *o, const char **file, int n, struct err *er
 }
 
 int main(int argc, char **argv) {
+    threads_wait_gently(argv);
     struct needle o = { .args = ENGINE_ARGS, .lengths_text = "1k,4k,16k", .depths_text = "0:100:10", .shard_text = "1/1",
                         .n_predict = 32, .trials = 1, .seed = 1, .n_distractors = STYLE_DECIDES };
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     struct engine e = { 0 };
     const char **file = calloc((size_t)argc, sizeof *file);
     int n = 0, rc = 2;
@@ -380,7 +382,7 @@ int main(int argc, char **argv) {
     }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, on_interrupt);
-    rc = (o.plot_only ? plot(&o, file, n, &err) : hunt(&o, &e, &err)) ? 1 : 0;
+    rc = (o.plot_only ? plot(&o, file, n, &err) : hunt(&o, &e, &err)) ? 1 + err.usage : 0;
     if (rc && stop) rc = 130;
 done:
     if (rc) fprintf(stderr, "needle: %s\n", err.msg);

@@ -183,7 +183,7 @@ static int perplexity(const struct engine *e, const struct ppl *p, struct err *e
     const int fresh = p->n_ctx - bos, windows = n / fresh;    /* text tokens of a window */
     if (!windows) { fail(err, "%s: %d tokens, wanted at least the %d of a window (-c)", p->file, n, fresh); goto done; }
     struct session_options so = engine_session_options(e, p->n_ctx), bo = so;
-    bo.attn = p->kld;
+    bo.attn = p->kld, bo.attn_prefill = bo.attn_decode = NULL;
     window = malloc((size_t)p->n_ctx * sizeof *window);
     rows = malloc(2 * ROWS * (size_t)v * sizeof *rows);
     if (!window || !rows) { fail(err, "no memory for logits"); goto done; }
@@ -214,17 +214,17 @@ done:
 int main(int argc, char **argv) {
     threads_wait_gently(argv);
     struct ppl p = { .engine = ENGINE_ARGS, .n_ctx = 512 };
-    struct err err = { "" };
+    struct err err = { 0 };
     struct engine e;
     if (parse(&p, argc, argv, &err)) goto wrong;
     if (p.help) return 0;
     p.engine.no_tokenizer = p.ids != NULL;
-    if (engine_check(&e, &p.engine, &err) || attn_check(p.engine.attn, &err) || (p.kld && attn_check(p.kld, &err))) goto wrong;
+    if (engine_check(&e, &p.engine, &err) || engine_check_attn(&p.engine, &err) || (p.kld && attn_check(p.kld, &err))) goto wrong;
     int rc = engine_open(&e, &err) || engine_load(&e, &err);
     if (!rc) rc = p.ids ? write_logits(&e, &p, &err) : perplexity(&e, &p, &err);
     engine_close(&e);
     if (rc) fprintf(stderr, "perplexity: %s\n", err.msg);
-    return rc ? 1 : 0;
+    return rc ? 1 + err.usage : 0;
 wrong:
     fprintf(stderr, "perplexity: %s\n", err.msg);
     return 2;
