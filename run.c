@@ -179,6 +179,8 @@ struct stats {
 
 static double per_second(int n, double ms) { return ms > 0 ? n / ms * 1e3 : 0; }
 
+static void add_figure(void *json, const char *name, double value) { cJSON_AddNumberToObject(json, name, value); }
+
 static void print_stats(const struct run *r, const struct engine *e, const struct session *s, const struct stats *st) {
     const double pps = per_second(st->prompt_n, st->prompt_ms), tps = per_second(st->predicted_n, st->predicted_ms);
     if (!strcmp(r->stats, "text") && !r->quiet) {
@@ -203,6 +205,7 @@ static void print_stats(const struct run *r, const struct engine *e, const struc
     cJSON_AddStringToObject(j, "attn", session_attn_name(s));
     cJSON_AddStringToObject(j, "attn_params", session_attn_params(s));
     cJSON_AddNumberToObject(j, "keys_read_per_token", st->keys_read);
+    session_report(s, add_figure, cJSON_AddObjectToObject(j, "attn_figures"));
     cJSON_AddStringToObject(j, "type_k", dtype_name(e->type_k));
     cJSON_AddStringToObject(j, "type_v", dtype_name(e->type_v));
     cJSON_AddStringToObject(j, "kernels", e->kernels->name);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip, &mode_s2 };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip, &mode_s2, &mode_delta };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 /* A mode at work, with the kernel that attends for it. */
@@ -103,9 +103,10 @@ static void worker_close(struct worker *w) {
     if (w->mode) w->mode->ops->close(w->mode);
 }
 
-static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
+static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n,
+                       bool decode) {
     const struct attn_ops *ops = w->mode->ops;
-    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile });
+    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1 });
     flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
     if (w->correct) correct_run(w->correct, w->flash, out, q, kv, layer, pos, n, ops->anchors(w->mode, layer, pos, n));
 }
@@ -169,7 +170,7 @@ void attn_phase(struct attn *a, enum attn_phase phase) { a->phase = phase; }
 
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
     const bool decode = a->phase ? a->phase == ATTN_DECODE : n == 1;
-    if (n > 0) worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n);
+    if (n > 0) worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode);
 }
 
 size_t attn_scratch_bytes(const struct attn *a) {
@@ -184,6 +185,15 @@ void attn_counters(const struct attn *a, uint64_t *keys_read, uint64_t *rows) {
     uint64_t keys, n;
     worker_counters(&a->decode, &keys, &n);
     *keys_read += keys, *rows += n;
+}
+
+static void worker_report(const struct worker *w, attn_figure *fn, void *ctx) {
+    if (w->mode && w->mode->ops->report) w->mode->ops->report(w->mode, fn, ctx);
+}
+
+void attn_report(const struct attn *a, attn_figure *fn, void *ctx) {
+    worker_report(&a->prefill, fn, ctx);
+    worker_report(&a->decode, fn, ctx);
 }
 
 void attn_help(char *buf, size_t size) {

@@ -17,7 +17,7 @@
 struct attn_shape {
     int n_layers, n_heads, n_kv_heads, k_dim, v_dim;
     int max_batch;                 /* most tokens of one attn_run */
-    int n_ctx;                     /* most tokens of a timeline; 0: unknown */
+    int max_tokens;                /* most tokens of the cache; 0: not known, which some modes refuse */
     const char *trained;           /* the mode the model was trained with, as text; NULL: full attention */
     float scale;                   /* scores are scale * q.k; 1/sqrt(k_dim) unless the model says otherwise */
 };
@@ -52,6 +52,10 @@ size_t attn_scratch_bytes(const struct attn *);
 void attn_counters(const struct attn *, uint64_t *keys_read, uint64_t *rows);
 /* Keys scored so far in order to choose, each counted once for all the query heads it was scored for together. */
 uint64_t attn_searched(const struct attn *);
+
+/* Calls fn for each figure a mode keeps about itself, such as "recall", if it keeps any. */
+typedef void attn_figure(void *ctx, const char *name, double value);
+void attn_report(const struct attn *, attn_figure *fn, void *ctx);
 
 /* The text of `--attn help`: every mode with its keys, defaults and source paper. */
 void attn_help(char *buf, size_t size);

@@ -91,7 +91,7 @@ static int s2_open(struct attn_mode **out, const struct attn_args *args, const s
     s->step = homo ? 0 : s->stride > heads ? s->stride / heads : 1;
     s->group = shape->n_heads / shape->n_kv_heads;
     s->max_batch = shape->max_batch;
-    const int blocks = (shape->n_ctx ? shape->n_ctx : 1 << 20) / s->block + 2;
+    const int blocks = (shape->max_tokens ? shape->max_tokens : 1 << 20) / s->block + 2;
     s->base = (struct attn_mode){ .ops = &mode_s2, .max_spans = blocks, .block = s->block };
     if (approx) {
         snprintf(s->warning, sizeof s->warning, "this model was not trained with sharded attention: past %d tokens its output "

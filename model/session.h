@@ -58,6 +58,8 @@ double session_token_kv_bytes(const struct session *); /* one token's keys and v
 const char *session_attn_name(const struct session *);
 const char *session_attn_warning(const struct session *);  /* one line, or NULL */
 const char *session_attn_params(const struct session *);
+/* Figures the attention mode keeps about itself, since the session was opened; see attn_report. */
+void session_report(const struct session *, void (*fn)(void *ctx, const char *name, double value), void *ctx);
 /* Keys read per token, layer and query head, over everything evaluated since the last reset. */
 double session_keys_read(const struct session *);
 void session_keys_reset(struct session *);

@@ -131,7 +131,7 @@ static void refused(const char *mode, const struct attn_shape *shape, const char
 
 static void test_rules(void **state) {
     (void)state;
-    struct attn_shape s = { .n_layers = 2, .n_heads = 8, .n_kv_heads = 8, .k_dim = 32, .v_dim = 32, .max_batch = 8, .scale = 1, .n_ctx = 4096 };
+    struct attn_shape s = { .n_layers = 2, .n_heads = 8, .n_kv_heads = 8, .k_dim = 32, .v_dim = 32, .max_batch = 8, .scale = 1, .max_tokens = 4096 };
     struct err err = { .msg = "" };
     struct attn *a = NULL;
     refused("s2", &s, "not trained with it; approx=1");
