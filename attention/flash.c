@@ -231,6 +231,12 @@ static uint64_t look(const struct flash *f, uint64_t *seen, const struct rows *x
     return any;
 }
 
+/* The first page at or after position, which a tile begins at, that spans reach; -1: there is none. */
+static int next_page(const struct attn_span *span, int n_spans, int position) {
+    while (n_spans && span->end <= position) span++, n_spans--;
+    return !n_spans ? -1 : (span->begin > position ? span->begin : position) / KV_PAGE;
+}
+
 /* Adds the keys of one segment to part. The spans end after the segment begins. */
 static void sweep(const struct flash *f, struct worker *w, struct partial part, const struct rows *x,
                   const struct kvcache *kv, const struct attn_span *span, int n_spans, int segment) {
@@ -261,10 +267,12 @@ static void sweep(const struct flash *f, struct worker *w, struct partial part, 
             }
         }
         ptrdiff_t ahead_k = 0, ahead_v = 0;
-        if (direct && k[0] && span->end > tile + TILE && x->pos >= tile + TILE) {
-            struct kv_page next = kv_page(kv, x->layer, x->kv_head, (tile + TILE) / KV_PAGE);
-            ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)k[0]);
-            ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[0]);
+        const int later = direct ? next_page(span, n_spans, tile + TILE) : -1;
+        if (later >= 0 && later * KV_PAGE <= x->pos) {
+            const int p = __builtin_ctzll(keys) / KV_PAGE;
+            struct kv_page next = kv_page(kv, x->layer, x->kv_head, later);
+            ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)k[p]);
+            ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[p]);
         }
         struct partial to = partial_at(part, first, vd);
         float *s = (f->keep ? masses_tile(f->keep, x->kv_head, tile) : w->s) + (size_t)first * TILE;
