@@ -11,7 +11,7 @@ OPT-debug := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer
 CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DNEEDLE_VERSION='"$(VERSION)"' $(if $(OPENBLAS),-DHAVE_OPENBLAS)
 CFLAGS := -std=c11 $(WARN) $(OPT-$(MODE)) -fopenmp
 CXXFLAGS := -std=c++17 $(WARN) $(OPT-$(MODE))
-LDLIBS := -lsentencepiece -lpcre2-8 -lcjson $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
+LDLIBS := -lsentencepiece -lpcre2-8 -lcjson -lpng $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
 
 LIB_SRC := $(wildcard base/*.c kernels/*.c kvcache/*.c attention/*.c tokenizer/*.c tokenizer/*.cc model/*.c)
 LIB_OBJ := $(patsubst %,$(B)/%.o,$(LIB_SRC))
@@ -40,6 +40,9 @@ $(B)/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
 AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx2 -mfma -mf16c
 $(B)/%_avx512.c.o: ISA := $(AVX512)
 $(B)/%_amx.c.o: ISA := $(AVX512) -mamx-tile -mamx-int8
+# bin/bench names the commit it was built from: that object alone is made again after a commit.
+$(B)/tools/common/bench_print.c.o: CPPFLAGS += -DNEEDLE_COMMIT='"$(or $(shell git rev-parse --short=9 HEAD 2>/dev/null),$(VERSION))"'
+$(B)/tools/common/bench_print.c.o: $(wildcard $(shell git rev-parse --git-path logs/HEAD 2>/dev/null))
 -include $(LIB_OBJ:.o=.d) $(wildcard $(B)/*.d $(B)/tools/*.d $(B)/tools/common/*.d $(B)/tests/*.d $(B)/tests/common/*.d)
 
 deps: ; @sh tools/deps.sh

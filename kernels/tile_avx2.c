@@ -101,12 +101,12 @@ INLINE __m256 exp2_of(__m256 x, __m256 keep) {
     keep = _mm256_and_ps(keep, _mm256_cmp_ps(x, _mm256_set1_ps(-126), _CMP_NLT_UQ));
     __m256 whole = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 part = _mm256_sub_ps(x, whole);
-    __m256 y = _mm256_set1_ps(0.00132764725f);
-    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(0.00967554096f));
-    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(0.0555071309f));
-    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(0.240221202f));
-    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(0.693146944f));
-    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(1.00000012f));
+    __m256 y = _mm256_set1_ps(0.0013264739f);
+    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(0.00967151672f));
+    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(0.0555073358f));
+    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(0.240222424f));
+    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(0.693147004f));
+    y = _mm256_fmadd_ps(y, part, _mm256_set1_ps(1));
     /* 2^whole by its exponent bits; NaN in x made y NaN already, and a product with anything keeps it */
     __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
     return _mm256_and_ps(keep, _mm256_mul_ps(y, _mm256_castsi256_ps(power)));

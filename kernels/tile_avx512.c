@@ -163,12 +163,12 @@ INLINE __m512 exp2_of(__m512 x, __mmask16 keep) {
     keep = _mm512_mask_cmp_ps_mask(keep, x, _mm512_set1_ps(-126), _CMP_NLT_UQ);
     __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 part = _mm512_sub_ps(x, whole);
-    __m512 y = _mm512_set1_ps(0.00132764725f);
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.00967554096f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.0555071309f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.240221202f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.693146944f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(1.00000012f));
+    __m512 y = _mm512_set1_ps(0.0013264739f);
+    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.00967151672f));
+    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.0555073358f));
+    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.240222424f));
+    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.693147004f));
+    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(1));
     return _mm512_maskz_scalef_ps(keep, y, whole);
 }
 

@@ -27,18 +27,18 @@ static void scores(float *s, const float *q, int rows, int dim, const void *cons
         }
 }
 
-/* 2^x for x <= 8 or so: x = whole + part, a polynomial for 2^part (|part| <= 1/2, relative error 1e-7), and the
- * whole goes to the exponent. Below the normal floats the answer is 0; NaN stays NaN. */
+/* 2^x for x <= 8 or so: x = whole + part, a polynomial for 2^part (|part| <= 1/2, relative error 1e-7, exact at 0),
+ * and the whole goes to the exponent. Below the normal floats the answer is 0; NaN stays NaN. */
 static float exp2_fast(float x) {
     if (x < -126) return 0;
     if (x != x) return x;
     float whole = rintf(x), part = x - whole;
-    float y = 0.00132764725f;
-    y = y * part + 0.00967554096f;
-    y = y * part + 0.0555071309f;
-    y = y * part + 0.240221202f;
-    y = y * part + 0.693146944f;
-    y = y * part + 1.00000012f;
+    float y = 0.0013264739f;
+    y = y * part + 0.00967151672f;
+    y = y * part + 0.0555073358f;
+    y = y * part + 0.240222424f;
+    y = y * part + 0.693147004f;
+    y = y * part + 1;
     return ldexpf(y, (int)whole);
 }
 

@@ -98,9 +98,10 @@ static void test_growth(void **state) {
     assert_int_equal(kv_bytes(c), 0);
     assert_int_equal(kv_reserve(c, 1, NULL), 0);
     assert_int_equal(kv_bytes(c), LAYERS * HEADS * KV_BLOCK_PAGES * page);
+    assert_int_equal(kv_reserve(c, KV_BLOCK, NULL), 0);    /* the same block */
     fill(c, 0, 0, KV_BLOCK);
     struct kv_page before = kv_page(c, 1, 1, 3);
-    for (int n = 1; n <= 20 * KV_BLOCK; n += 77) {
+    for (int n = KV_BLOCK; n <= 20 * KV_BLOCK; n += 77) {
         assert_int_equal(kv_reserve(c, n, NULL), 0);
         assert_int_equal(kv_bytes(c), (size_t)((n + KV_BLOCK - 1) / KV_BLOCK) * LAYERS * HEADS * KV_BLOCK_PAGES * page);
         assert_int_equal(kv_bytes(c), kv_bytes_at(kv_shape(c), n));
@@ -117,7 +118,7 @@ static void test_truncate(void **state) {
     struct kvcache *c = open_cache(DT_Q8_0, DT_F32);
     assert_int_equal(kv_reserve(c, 600, NULL), 0);
     fill(c, 1, 0, 600);
-    kv_truncate(c, 301);
+    assert_int_equal(kv_truncate(c, 301), 301);
     size_t bytes = kv_bytes(c);
     assert_int_equal(kv_reserve(c, 500, NULL), 0);
     assert_int_equal(kv_bytes(c), bytes);                  /* memory is used again */

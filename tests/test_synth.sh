@@ -12,7 +12,8 @@ check() {    # check NAME STATUS WORDS ARGS...: exit status, and words on stderr
     got=$?
     from=$dir/err
     [ "$status" -eq 0 ] && from=$dir/out
-    if [ $got -eq "$status" ] && { [ -z "$words" ] || grep -q -- "$words" "$from"; } && { [ "$status" -eq 0 ] || ! [ -s "$dir/out" ]; }; then
+    if [ $got -eq "$status" ] && { [ -z "$words" ] || grep -q -- "$words" "$from"; } &&
+        { [ "$status" -eq 0 ] || ! [ -s "$dir/out" ]; }; then
         echo "ok $n - $name"
     else
         echo "not ok $n - $name: exit $got, want $status with '$words'"
@@ -23,7 +24,7 @@ check "help" 0 "llama-3.1-8b" --help
 check "no output file" 2 "no OUT.gguf" --shape induction
 check "no shape" 2 "no --shape" "$dir/a.gguf"
 check "unknown shape" 2 "got 'llama-9', wanted one of: induction, tinyllama-1.1b" "$dir/a.gguf" --shape llama-9
-check "unknown type" 2 "got 'Q9', wanted one of: F32" "$dir/a.gguf" --shape induction --type Q9
+check "unknown type" 2 "got 'Q9', wanted Q4_K_M" "$dir/a.gguf" --shape induction --type Q9
 check "unknown flag" 2 "--frobnicate" "$dir/a.gguf" --shape induction --frobnicate
 check "too few look-ups" 2 "lookups" "$dir/a.gguf" --shape induction --lookups 1
 check "no such folder" 1 "nowhere/a.gguf.tmp: No such file" "$dir/nowhere/a.gguf" --shape induction

@@ -1,4 +1,5 @@
-/* Byte-level BPE: the words each pre-tokenizer cuts, merges worked out by hand, an oracle that merges the slow way. */
+/* Byte-level BPE: the words each pre-tokenizer cuts, merges worked out by hand, an oracle that
+ * merges the slow way. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,7 +26,7 @@ static int join(void *to, const char *p, size_t n) {
 
 static void words(const char *pre, const char *text, const char *want) {
     struct pretok *t;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     struct joined j = { .n = 0 };
     if (pretok_open(&t, pre, &err)) fail_msg("%s", err.msg);
     if (pretok_split(t, text, strlen(text), join, &j, &err)) fail_msg("%s", err.msg);
@@ -36,14 +37,16 @@ static void words(const char *pre, const char *text, const char *want) {
 
 static void test_words(void **state) {
     (void)state;
-    /* gpt-2: contractions in small letters, runs of letters, digits or signs with one space, spaces but the last */
+    /* gpt-2: contractions in small letters, runs of letters, digits or signs with one space,
+     * spaces but the last */
     words("gpt-2", "I've it'S 1234 ok!!", "I|'ve| it|'|S| 1234| ok|!!");
     words("gpt-2", "a   b \n\n c", "a|  | b| \n\n| c");
     words("gpt-2", "a\nb  ", "a|\n|b|  ");
     words("gpt-2", "na\xC3\xAFve \xC2\xBD\xE4\xB8\xAD", "na\xC3\xAFve| \xC2\xBD|\xE4\xB8\xAD");
     /* U+180E is no space, U+0085 and U+3000 are */
     words("gpt-2", "a\xE1\xA0\x8E" "b\xC2\x85\xE3\x80\x80" "c", "a|\xE1\xA0\x8E|b|\xC2\x85|\xE3\x80\x80|c");
-    /* llama-bpe: digits by three, any sign in front of letters, line ends stay with the signs before them */
+    /* llama-bpe: digits by three, any sign in front of letters, line ends stay with the signs
+     * before them */
     words("llama-bpe", "I'VE 1234567 a.b", "I|'VE| |123|456|7| a|.b");
     words("llama-bpe", "ok!\r\n\n  x", "ok|!\r\n\n| | x");
     words("llama-bpe", "a \n \n  b", "a| \n \n| | b");
@@ -80,7 +83,7 @@ static int count_bytes(void *to, const char *p, size_t n) {
 static void test_every_rule(void **state) {
     (void)state;
     struct pretok *t;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     assert_int_equal(pretok_open(&t, "no such rule", &err), -1);
     assert_int_equal(pretok_open(&t, "", &err), -1);
     assert_int_equal(pretok_open(&t, "llama", &err), -1);          /* part of a name is no name */
@@ -196,7 +199,8 @@ static int find(const char *p, size_t n) {
 static int rank_of(const char *p, size_t left, size_t right) {
     for (int r = 0; r < f.n_merges; r++) {
         const char *m = f.merge[r].p;
-        if (f.merge[r].n == left + right + 1 && m[left] == ' ' && !memcmp(m, p, left) && !memcmp(m + left + 1, p + left, right))
+        if (f.merge[r].n == left + right + 1 && m[left] == ' ' && !memcmp(m, p, left) &&
+            !memcmp(m + left + 1, p + left, right))
             return r;
     }
     return 1 << 30;
@@ -235,7 +239,8 @@ static void test_against_the_slow_way(void **state) {
         const char *known[64] = { "a", "b", "c" };
         int n_known = 3;
         for (int i = 0; i < 60; i++) {
-            const char *l = known[tok_random(&seed) % (unsigned)n_known], *r = known[tok_random(&seed) % (unsigned)n_known];
+            const char *l = known[tok_random(&seed) % (unsigned)n_known];
+            const char *r = known[tok_random(&seed) % (unsigned)n_known];
             if (strlen(l) + strlen(r) > 18) continue;
             snprintf(spelling[i], sizeof spelling[i], "%s%s", l, r);
             snprintf(merge[i], sizeof merge[i], "%s %s", l, r);
@@ -256,7 +261,7 @@ static void test_against_the_slow_way(void **state) {
             for (size_t k = 0; k < n; k++) text[k] = "aaabbc"[tok_random(&seed) % 6];
             text[n] = 0;
             int32_t want[5000], *got;
-            struct err err = { "" };
+            struct err err = { .msg = "" };
             int w = slow_encode(text, n, want), g = tok_encode(t, text, n, 0, &got, &err);
             if (g != w || memcmp(got, want, (size_t)w * sizeof *want)) fail_msg("%d ids for %d: %.300s", g, w, text);
             free(got);
@@ -276,10 +281,11 @@ static void test_round_trip(void **state) {
         while (n < 350 && tok_random(&seed) % 80) {
             uint32_t r = tok_random(&seed);
             if (r % 4 == 0) text[n++] = (char)(r >> 8 & 0x7F);
-            else n += (size_t)sprintf(text + n, "%s", r % 4 == 1 ? " lower" : r % 4 == 2 ? "\xF0\x9F\x98\x80" : "\xC3\xA9  \r\n");
+            else n += (size_t)sprintf(text + n, "%s", r % 4 == 1 ? " lower" :
+                                      r % 4 == 2 ? "\xF0\x9F\x98\x80" : "\xC3\xA9  \r\n");
         }
         int32_t *ids;
-        struct err err = { "" };
+        struct err err = { .msg = "" };
         size_t size;
         int count = tok_encode(t, text, n, 0, &ids, &err);
         if (count < 0) fail_msg("%s", err.msg);

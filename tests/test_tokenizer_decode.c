@@ -1,4 +1,5 @@
-/* From ids to text: whole characters only, the leading space, what stays hidden; and tokenizer.model files. */
+/* From ids to text: whole characters only, the leading space, what stays hidden; and
+ * tokenizer.model files. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -81,7 +82,8 @@ static void test_whole_characters(void **state) {
     tok_close(t);
 }
 
-/* Whatever the bytes: what comes out piece by piece is valid UTF-8, and what was valid comes through untouched. */
+/* Whatever the bytes: what comes out piece by piece is valid UTF-8, and what was valid comes
+ * through untouched. */
 static void test_random_bytes(void **state) {
     (void)state;
     struct tokenizer *t = spm_vocabulary();
@@ -91,7 +93,8 @@ static void test_random_bytes(void **state) {
         for (int i = 0; i < 30; i++) {
             char out[4096];
             uint32_t r = tok_random(&seed);
-            size_t n = i == 29 ? tok_flush(&s, out) : tok_decode(t, &s, BYTE + (int)(r % 3 ? 0x80 + r / 3 % 0x80 : r / 3 % 256), false, out);
+            int byte = (int)(r % 3 ? 0x80 + r / 3 % 0x80 : r / 3 % 256);
+            size_t n = i == 29 ? tok_flush(&s, out) : tok_decode(t, &s, BYTE + byte, false, out);
             assert_true(n <= tok_max_piece(t) + 16);
             for (size_t k = 0; k < n;) {
                 unsigned char c = (unsigned char)out[k];
@@ -136,7 +139,7 @@ static void test_byte_level(void **state) {
 static void test_sp_model(void **state) {
     (void)state;
     struct vocab v = { .kind = VOCAB_SPM, .unk = 0 };
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     static const struct { const char *p; float score; int type; } piece[] = {
         { "<unk>", 0, TOK_UNKNOWN }, { "<s>", 0, TOK_CONTROL }, { "</s>", 0, TOK_CONTROL }, { B, -9, TOK_NORMAL },
         { "a", -9, TOK_NORMAL }, { "b", -9, TOK_NORMAL }, { B "a", -1, TOK_NORMAL }, { "ab", -2, TOK_NORMAL },
@@ -164,7 +167,8 @@ static void test_sp_model(void **state) {
     free(ac);
     tok_close(t);
 
-    /* Broken off or changed anywhere: opened or refused with a line, never a crash, and what opens also encodes. */
+    /* Broken off or changed anywhere: opened or refused with a line, never a crash, and what
+     * opens also encodes. */
     int refused = 0;
     for (size_t cut = 0; cut < n; cut++) {
         temp_write(path, proto, cut);

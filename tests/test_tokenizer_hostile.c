@@ -32,7 +32,7 @@ static void check_refusal(struct tokenizer *t, const struct err *err, const char
 }
 
 static void refused(const char *want) {
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     struct tokenizer *t = vocab_file_open(&f, &err);
     check_refusal(t, &err, want);
 }
@@ -92,7 +92,7 @@ static void test_pieces(void **state) {
     for (int id = 0; id < f.n; id++) f.type[id] = TOK_CONTROL;
     t = tok_must(&f);
     int32_t *ids;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     assert_int_equal(tok_encode(t, "a", 1, 0, &ids, &err), -1);
     tok_close(t);
 }
@@ -141,8 +141,8 @@ static void test_merges(void **state) {
 }
 
 /* Keys of the wrong kind or length, put over a sound file's. */
-enum wrong { TOKENS_INT, TOKENS_SCALAR, SCORES_SHORT, SCORES_STRINGS, TYPES_LONG, TYPES_FLOAT, TYPES_STRINGS, MERGES_INT,
-             BOS_STRING, ADD_BOS_STRING, MODEL_INT, PRE_INT, SCORES_INT, N_WRONG };
+enum wrong { TOKENS_INT, TOKENS_SCALAR, SCORES_SHORT, SCORES_STRINGS, TYPES_LONG, TYPES_FLOAT, TYPES_STRINGS,
+             MERGES_INT, BOS_STRING, ADD_BOS_STRING, MODEL_INT, PRE_INT, SCORES_INT, N_WRONG };
 
 static void put_wrong(struct gguf_writer *w, enum wrong kind) {
     static const int32_t ints[300];
@@ -170,15 +170,17 @@ static void put_wrong(struct gguf_writer *w, enum wrong kind) {
 
 static void test_kinds(void **state) {
     (void)state;
-    static const char *const key[N_WRONG] = { "tokens", "tokens", "scores", "scores", "token_type", "token_type", "token_type",
-        "merges", "bos_token_id", "add_bos_token", "model", "pre", NULL };
+    static const char *const key[N_WRONG] = {
+        "tokens", "tokens", "scores", "scores", "token_type", "token_type", "token_type", "merges",
+        "bos_token_id", "add_bos_token", "model", "pre", NULL,
+    };
     for (int kind = 0; kind < N_WRONG; kind++) {
         bpe();
         const char *from = temp_path("sound.gguf"), *to = temp_path("wrong.gguf");
         struct gguf *g;
         struct gguf_writer *w;
         struct tokenizer *t = NULL;
-        struct err err = { "" };
+        struct err err = { .msg = "" };
         vocab_file_write(&f, from);
         if (gguf_open(&g, from, NULL, &err) || gguf_write_open(&w, to, &err)) fail_msg("%s", err.msg);
         for (int i = 0; i < gguf_n_kv(g); i++) gguf_put_kv(w, g, gguf_kv_at(g, i));
@@ -195,7 +197,8 @@ static void test_kinds(void **state) {
     }
 }
 
-/* Random pieces of random types with random merges: whatever opens encodes and decodes any bytes. */
+/* Random pieces of random types with random merges: whatever opens encodes and decodes any
+ * bytes. */
 static void test_random_vocabularies(void **state) {
     (void)state;
     uint64_t seed = 2024;
@@ -228,7 +231,7 @@ static void test_random_vocabularies(void **state) {
         f.bos = (int)(tok_random(&seed) % (unsigned)f.n);
         f.eos = (int)(tok_random(&seed) % (unsigned)f.n);
         f.remove_extra = (int)(tok_random(&seed) % 2);
-        struct err err = { "" };
+        struct err err = { .msg = "" };
         struct tokenizer *t = vocab_file_open(&f, &err);
         if (!t) {
             assert_true(err.msg[0] && !strchr(err.msg, '\n'));

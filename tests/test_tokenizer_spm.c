@@ -1,5 +1,5 @@
-/* SentencePiece vocabularies: known answers worked out by hand, an oracle that merges the slow way, and the rules
- * about spaces, bytes, special tokens and damaged vocabularies. */
+/* SentencePiece vocabularies: known answers worked out by hand, an oracle that merges the slow
+ * way, and the rules about spaces, bytes, special tokens and damaged vocabularies. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -90,7 +90,7 @@ static void test_without_bytes(void **state) {
     vocab_file_piece(&f, "a", -1, TOK_NORMAL);
     t = tok_must(&f);
     pieces(t, "aa", 0, B "|a|a");
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     int32_t *ids;
     assert_int_equal(tok_encode(t, "ab", 2, 0, &ids, &err), -1);
     assert_non_null(strstr(err.msg, "no piece"));
@@ -108,7 +108,8 @@ static void test_specials(void **state) {
     struct tokenizer *t = tok_must(&f);
     pieces(t, "a", TOK_BOS, "<s>|" B "|a");
     pieces(t, "", TOK_BOS, "<s>");
-    /* Without TOK_SPECIAL no text becomes a control token, and user-defined ones are found all the same. */
+    /* Without TOK_SPECIAL no text becomes a control token, and user-defined ones are found all
+     * the same. */
     pieces(t, "<s>a", 0, B "|<0x3C>|<0x73>|<0x3E>|a");
     pieces(t, "a<tool>a<tool>>", 0, B "|a|<tool>|" B "|a|<tool>>");
     pieces(t, "<s>a</s>a", TOK_SPECIAL, "<s>|" B "|a|</s>|" B "|a");
@@ -142,7 +143,22 @@ static void test_specials(void **state) {
     tok_close(t);
 }
 
-/* libsentencepiece refuses empty pieces and duplicates; files have them, and the ids behind must not move. */
+/* Phi-3's special tokens swallow the white space behind them, and only the model's name tells. */
+static void test_stripping(void **state) {
+    (void)state;
+    hello_vocabulary();
+    struct tokenizer *t = tok_must(&f);
+    pieces(t, "a </s> \n a", TOK_SPECIAL, B "|a|" B "|</s>|" B B "|<0x0A>|" B "|a");
+    tok_close(t);
+    f.name = "My Phi-3 mini";
+    t = tok_must(&f);
+    pieces(t, "a </s> \n a", TOK_SPECIAL, B "|a|" B "|</s>|" B "|a");
+    pieces(t, "<s> a</s>  ", TOK_SPECIAL, "<s>|" B B "|a|</s>");   /* <s> keeps its hands off */
+    tok_close(t);
+}
+
+/* libsentencepiece refuses empty pieces and duplicates; files have them, and the ids behind must
+ * not move. */
 static void test_odd_pieces(void **state) {
     (void)state;
     hello_vocabulary();
@@ -167,7 +183,8 @@ static void test_odd_pieces(void **state) {
 
 /* ------------------------------------------------------------------ the slow way */
 
-/* Single characters a b c and the space, then pieces put together from earlier ones, some with equal scores. */
+/* Single characters a b c and the space, then pieces put together from earlier ones, some with
+ * equal scores. */
 static void random_vocabulary(uint64_t *seed) {
     static char spelling[64][48];
     vocab_file_init(&f, "llama", NULL);
@@ -176,7 +193,8 @@ static void random_vocabulary(uint64_t *seed) {
     int first = f.n;
     for (int i = 0; i < 4; i++) vocab_file_piece(&f, single[i], -100, TOK_NORMAL);
     for (int i = 0; i < 40; i++) {
-        int made = f.n - first, l = first + (int)(tok_random(seed) % (unsigned)made), r = first + (int)(tok_random(seed) % (unsigned)made);
+        unsigned made = (unsigned)(f.n - first);
+        int l = first + (int)(tok_random(seed) % made), r = first + (int)(tok_random(seed) % made);
         if (f.token[l].n + f.token[r].n > 16) continue;
         snprintf(spelling[i], sizeof spelling[i], "%s%s", f.token[l].p, f.token[r].p);
         bool known = false;
@@ -230,7 +248,7 @@ static int slow_encode(const char *text, size_t n, int32_t *out) {
 
 static void compare_with_slow(const struct tokenizer *t, const char *text, size_t n) {
     int32_t *want = malloc((n + 2) * sizeof *want), *got;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     int w = slow_encode(text, n, want), g = tok_encode(t, text, n, 0, &got, &err);
     if (g != w || memcmp(got, want, (size_t)w * sizeof *want))
         fail_msg("%d ids for %d: %.200s", g, w, text);
@@ -259,13 +277,14 @@ static void test_against_the_slow_way(void **state) {
     }
 }
 
-/* ------------------------------------------------------------------ the repository's own vocabulary */
+/* ------------------------------------------------------------------ the repository's own
+ * vocabulary */
 
 static void test_needle_proto(void **state) {
     (void)state;
     struct gguf *g;
     struct tokenizer *t;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     if (gguf_open(&g, "models/needle-proto.gguf", NULL, &err) || tok_open(&t, g, NULL, &err)) fail_msg("%s", err.msg);
     gguf_close(g);                                 /* nothing of it is needed any more */
     assert_int_equal(tok_n(t), 1024);
@@ -297,7 +316,8 @@ static void test_needle_proto(void **state) {
     tok_close(t);
 }
 
-/* Megabytes of one kind must not take quadratic time: minutes would, and this is watched by whoever runs it. */
+/* Megabytes of one kind must not take quadratic time: minutes would, and this is watched by
+ * whoever runs it. */
 static void test_long_texts(void **state) {
     (void)state;
     hello_vocabulary();
@@ -310,7 +330,7 @@ static void test_long_texts(void **state) {
         size_t len = strlen(kinds[k]);
         for (size_t i = 0; i < n; i++) text[i] = kinds[k][i % len];
         int32_t *ids;
-        struct err err = { "" };
+        struct err err = { .msg = "" };
         int count = tok_encode(t, text, n, TOK_SPECIAL, &ids, &err);
         if (count < 0) fail_msg("%s", err.msg);
         if (per[k] == 2) assert_int_equal(count, n / 2 + 1);       /* the space in front, alone or making it odd */
@@ -330,6 +350,7 @@ int main(void) {
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_without_bytes),
         cmocka_unit_test(test_specials),
+        cmocka_unit_test(test_stripping),
         cmocka_unit_test(test_odd_pieces),
         cmocka_unit_test(test_against_the_slow_way),
         cmocka_unit_test(test_needle_proto),

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A symbol is what merging works on: numbers below v->n are pieces, the ones above are spellings that occur in merges
- * only, on the way to a piece. */
-struct merge { uint64_t pair; int32_t rank, to; };             /* pair: left << 32 | right; to -1: a free place */
+/* A symbol is what merging works on: numbers below v->n are pieces, the ones above are spellings
+ * that occur in merges only, on the way to a piece. */
+struct merge { uint64_t pair; int32_t rank, to; };     /* pair: left << 32 | right; to -1: free */
 
 struct extra { char *p; size_t n; };
 
@@ -104,11 +104,13 @@ static const struct merge *find_merge(const struct bpe *b, int32_t left, int32_t
 
 static int load_merges(struct bpe *b, const struct gguf *g, struct err *err) {
     const struct gguf_kv *kv = gguf_find(g, "tokenizer.ggml.merges");
-    if (!kv) return fail(err, "%s: no tokenizer.ggml.merges, which tokenizer.ggml.model gpt2 needs", gguf_path(g));
+    if (!kv)
+        return fail(err, "%s: no tokenizer.ggml.merges, which tokenizer.ggml.model gpt2 needs", gguf_path(g));
     if (kv->type != GGUF_ARRAY || kv->item != GGUF_STRING)
         return fail(err, "%s: tokenizer.ggml.merges is not an array of strings", gguf_path(g));
     if (kv->count > 1 << 26)
-        return fail(err, "%s: %llu merges, wanted at most %d", gguf_path(g), (unsigned long long)kv->count, 1 << 26);
+        return fail(err, "%s: %llu merges, wanted at most %d", gguf_path(g), (unsigned long long)kv->count,
+                    1 << 26);
     uint64_t size = 16;
     while (size < 2 * kv->count) size *= 2;
     b->merge = malloc((size_t)size * sizeof *b->merge);
@@ -221,7 +223,8 @@ static int push(struct work *w, int32_t left) {
         w->heap = more;
         w->cap_heap = cap;
     }
-    struct candidate c = { (uint64_t)m->rank << 32 | (uint32_t)left, w->symbol[left], w->symbol[right], m->to };
+    struct candidate c = { .order = (uint64_t)m->rank << 32 | (uint32_t)left, .left = w->symbol[left],
+                           .right = w->symbol[right], .to = m->to };
     size_t i = w->n_heap++;
     for (; i && w->heap[(i - 1) / 2].order > c.order; i = (i - 1) / 2) w->heap[i] = w->heap[(i - 1) / 2];
     w->heap[i] = c;
@@ -251,8 +254,8 @@ static int emit(struct work *w, int id) {
     return ids_push(w->ids, id) ? fail(w->err, "out of memory for %zu token ids", w->ids->n) : 0;
 }
 
-/* Some vocabularies lack the bytes that their training text never had (0xF2, say). As in the tokenizers they were made
- * with, such a byte has no token. */
+/* Some vocabularies lack the bytes that their training text never had (0xF2, say). As in the
+ * tokenizers they were made with, such a byte has no token. */
 static int emit_bytes(struct work *w, const char *p, size_t n) {
     for (size_t i = 0; i < n; i++) {
         int id = plain_id(w->b, w->b->byte_symbol[(unsigned char)p[i]]);
@@ -289,7 +292,7 @@ static int encode_word(void *to, const char *p, size_t n) {
     while (w->n_heap) {
         struct candidate c = pop(w);
         int32_t left = (int32_t)(uint32_t)c.order, right = w->next[left];
-        if (w->symbol[left] != c.left || right < 0 || w->symbol[right] != c.right) continue;   /* out of date */
+        if (w->symbol[left] != c.left || right < 0 || w->symbol[right] != c.right) continue;   /* stale */
         w->symbol[left] = c.to;
         w->symbol[right] = -1;
         w->next[left] = w->next[right];

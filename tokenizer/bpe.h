@@ -1,4 +1,5 @@
-/* bpe.h - byte-level BPE: text is cut into words, a word's bytes are merged pair by pair, lowest rank first. */
+/* bpe.h - byte-level BPE: text is cut into words, a word's bytes are merged pair by pair, lowest
+ * rank first. */
 #ifndef TOKENIZER_BPE_H
 #define TOKENIZER_BPE_H
 #include "tokenizer/ids.h"
@@ -14,8 +15,8 @@ void bpe_close(struct bpe *);                      /* NULL is fine */
  * that the vocabulary has no piece for is left out. */
 int bpe_encode(const struct bpe *, const char *text, size_t n, struct ids *, struct err *);
 
-/* Byte-level vocabularies spell each byte as one printable character: the byte behind such a character, -1 if it is
- * none of those 256. */
+/* Byte-level vocabularies spell each byte as one printable character: the byte behind such a
+ * character, -1 if it is none of those 256. */
 int bpe_byte(uint32_t cp);
 
 #endif

@@ -6,20 +6,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* White space as Unicode has it. PCRE2's own \s takes U+180E too, which the tokenizers' engines do not. */
+/* The patterns are those of the tokenizers themselves. Characters newer than the PCRE2 in use
+ * (10.42: Unicode 14) count as unassigned. White space as Unicode has it. PCRE2's own \s takes
+ * U+180E too, which the tokenizers' engines do not. */
 #define WS "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 #define S "[" WS "]"
 #define NOT_S "[^" WS "]"
-/* What most patterns share. Case is spelled out: caseless matching would take the long s for an s. */
+/* What most patterns share. Case is spelled out: caseless matching would take the long s for an
+ * s. */
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" WS "\\p{L}\\p{N}]+|" S "+(?!" NOT_S ")"
 #define CONTRACTION "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
 #define SPACES S "*[\\r\\n]+|" S "+(?!" NOT_S ")|" S "+"
 #define MARKS " ?[^" WS "\\p{L}\\p{N}]+"
-#define LETTERS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
+#define FIRST "[^\\r\\n\\p{L}\\p{N}]?"
+#define LETTERS FIRST "\\p{L}+"
 #define LLAMA3(digits) CONTRACTION "|" LETTERS "|" digits "|" MARKS "[\\r\\n]*|" SPACES
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define CASED(end) "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" end "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" end
+#define CASED(end) FIRST UPPER "*" LOWER "+" end "|" FIRST UPPER "+" LOWER "*" end
 #define CJK "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
 #define SENTENCE " ?[^(" WS "|.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\\x{964}\\x{6D4}\\x{60C})]+"
 
@@ -44,8 +48,8 @@
 
 enum { STAGES = 6, WITH_BOS = 1, WHOLE_WORDS = 2 };
 
-/* Each stage cuts every piece that the stage before left into what its pattern matches and what lies between. A
- * stage sees nothing outside its piece. */
+/* Each stage cuts every piece that the stage before left into what its pattern matches and what
+ * lies between. A stage sees nothing outside its piece. */
 static const struct rule {
     const char *names;                             /* separated by spaces */
     int flags;
@@ -55,9 +59,10 @@ static const struct rule {
     { "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", WITH_BOS | WHOLE_WORDS,
       { LLAMA3("\\p{N}{1,3}") } },
     { "smaug-bpe dbrx chatglm-bpe glm4", 0, { LLAMA3("\\p{N}{1,3}") } },
-    { "qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan solar-open grok-2 kormo f2llmv2", 0, { LLAMA3("\\p{N}") } },
-    { "qwen35", 0, { CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^" WS "\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"
-      SPACES } },
+    { "qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan solar-open grok-2 kormo f2llmv2", 0,
+      { LLAMA3("\\p{N}") } },
+    { "qwen35", 0,
+      { CONTRACTION "|" FIRST "[\\p{L}\\p{M}]+|\\p{N}| ?[^" WS "\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES } },
     { "gpt-2 phi-2 mpt olmo jais jina-es jina-de jina-v1-en jina-v2-es jina-v2-de jina-v2-code roberta-bpe gigachat "
       "exaone4 trillion granite-docling a.x-4.0 mellum modern-bert", 0, { GPT2 } },
     { "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", 0, { "\\p{N}", GPT2 } },
@@ -72,7 +77,8 @@ static const struct rule {
     { "deepseek-coder", 0, { "[\\r\\n]", S "?\\p{L}+", S "?\\p{P}+", CJK, "\\p{N}" } },
     { "deepseek-v3 hunyuan-dense joyai-llm hy_v4", 0,
       { "\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+",
-        "[!-/:-@\\[-`{-~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACES } },
+        "[!-/:-@\\[-`{-~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|"
+        SPACES } },
     { "bloom poro-chat gpt3-finnish", 0, { SENTENCE } },
     { "viking", 0, { SENTENCE, "\\p{N}" } },
     { "chameleon", WITH_BOS,
@@ -83,8 +89,8 @@ static const struct rule {
     { "minicpm5", WHOLE_WORDS, { "\\p{N}{1,3}", LLAMA3("\\p{N}+") } },
     { "jais-2", 0,
       { CONTRACTION "|" LETTERS "|\\p{N}{1,3}|" MARKS "[\\r\\n]*|" S "*[\\r\\n]+|" S "{512}(?!" NOT_S ")|" S
-        "{256}(?!" NOT_S ")|" S "{128}(?!" NOT_S ")|" S "{64}(?!" NOT_S ")|" S "{32}(?!" NOT_S ")|" S "{16}(?!" NOT_S
-        ")|" S "{8}(?!" NOT_S ")|" S "{4}(?!" NOT_S ")|" S "{1,2}(?!" NOT_S ")|" S } },
+        "{256}(?!" NOT_S ")|" S "{128}(?!" NOT_S ")|" S "{64}(?!" NOT_S ")|" S "{32}(?!" NOT_S ")|" S
+        "{16}(?!" NOT_S ")|" S "{8}(?!" NOT_S ")|" S "{4}(?!" NOT_S ")|" S "{1,2}(?!" NOT_S ")|" S } },
 };
 
 enum { N_RULES = sizeof rules / sizeof *rules };
@@ -160,7 +166,8 @@ static int split_stage(struct split *s, int stage, const char *p, size_t n) {
     if (stage == s->t->n) return s->word(s->to, p, n);
     size_t done = 0;
     while (done < n) {
-        int rc = pcre2_match(s->t->stage[stage], (PCRE2_SPTR)p, n, done, PCRE2_NO_UTF_CHECK, s->match[stage], s->limits);
+        int rc = pcre2_match(s->t->stage[stage], (PCRE2_SPTR)p, n, done, PCRE2_NO_UTF_CHECK, s->match[stage],
+                             s->limits);
         if (rc == PCRE2_ERROR_NOMATCH) break;
         if (rc < 0) {
             PCRE2_UCHAR why[128] = "";
@@ -168,7 +175,7 @@ static int split_stage(struct split *s, int stage, const char *p, size_t n) {
             return fail(s->err, "PCRE2: %s", (char *)why);
         }
         const PCRE2_SIZE *at = pcre2_get_ovector_pointer(s->match[stage]);
-        size_t from = at[0], to = at[1];           /* copied: the next stage may not touch them, but words may be many */
+        size_t from = at[0], to = at[1];
         if ((rc = split_stage(s, stage + 1, p + done, from - done))) return rc;
         if ((rc = split_stage(s, stage + 1, p + from, to - from))) return rc;
         done = to;
@@ -176,8 +183,8 @@ static int split_stage(struct split *s, int stage, const char *p, size_t n) {
     return split_stage(s, stage + 1, p + done, n - done);
 }
 
-int pretok_split(const struct pretok *t, const char *text, size_t n, int (*word)(void *to, const char *p, size_t n),
-                 void *to, struct err *err) {
+int pretok_split(const struct pretok *t, const char *text, size_t n,
+                 int (*word)(void *to, const char *p, size_t n), void *to, struct err *err) {
     struct split s = { .t = t, .word = word, .to = to, .err = err };
     int rc = -1;
     s.limits = pcre2_match_context_create(NULL);

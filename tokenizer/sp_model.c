@@ -168,7 +168,8 @@ int sp_model_read(struct vocab *v, bool *plain, const char *proto, size_t n, con
         if (f.wire != 2) continue;
         struct in inner = f.bytes;
         if (f.number == 1) {
-            if (read_piece(inner, &one)) return fail(err, "%s: piece %llu is damaged", name, (unsigned long long)count);
+            if (read_piece(inner, &one))
+                return fail(err, "%s: piece %llu is damaged", name, (unsigned long long)count);
             count++;
             bytes += one.n;
         } else if (f.number == 2 || f.number == 3) {

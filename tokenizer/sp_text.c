@@ -4,14 +4,15 @@
 #include "tokenizer/utf8.h"
 #include <string.h>
 
-/* libsentencepiece takes a whole text at once, needs some hundred bytes of memory per byte and a microsecond. So texts
- * are cut, and only where that cannot change a single id: between two characters that no piece has next to each
- * other. BPE only ever makes symbols that are pieces, so no symbol reaches over such a place, and what happens on its
- * left does not see what happens on its right. Which pairs occur in pieces is kept as a hashed set of bits; a false
- * "occurs" moves the cut to the next place, nothing more.
+/* libsentencepiece takes a whole text at once, needs some hundred bytes of memory per byte and a
+ * microsecond. So texts are cut, and only where that cannot change a single id: between two
+ * characters that no piece has next to each other. BPE only ever makes symbols that are pieces,
+ * so no symbol reaches over such a place, and what happens on its left does not see what happens
+ * on its right. Which pairs occur in pieces is kept as a hashed set of bits; a false "occurs"
+ * moves the cut to the next place, nothing more.
  *
- * Between words there is nearly always such a place, and words repeat: their ids are looked up among those already
- * written, in a cache that lives as long as the call. */
+ * Between words there is nearly always such a place, and words repeat: their ids are looked up
+ * among those already written, in a cache that lives as long as the call. */
 enum {
     PAIR_BITS = 21,
     CACHE_BITS = 14,

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The spellings in order of their bytes: those that share a prefix stand together, so a match narrows the range
- * byte by byte. Most text stops at the first byte. */
+/* The spellings in order of their bytes: those that share a prefix stand together, so a match
+ * narrows the range byte by byte. Most text stops at the first byte. */
 struct special {
     const struct vocab *v;
     int *id;
@@ -45,7 +45,8 @@ void special_close(struct special *s) {
     free(s);
 }
 
-/* The first of id[lo..hi) whose byte at depth is not below b; all of them have more than depth bytes. */
+/* The first of id[lo..hi) whose byte at depth is not below b; all of them have more than depth
+ * bytes. */
 static int narrow(const struct special *s, int lo, int hi, size_t depth, int b) {
     while (lo < hi) {
         int mid = lo + (hi - lo) / 2;

@@ -16,7 +16,8 @@ int spm_open(struct spm **out, const void *proto, size_t n, struct err *);
 void spm_close(struct spm *);                      /* NULL is fine */
 int spm_n(const struct spm *);                     /* pieces */
 
-/* Encodes text[n] into at most cap ids. Returns how many there are (more than cap: nothing was written), or -1. */
+/* Encodes text[n] into at most cap ids. Returns how many there are (more than cap: nothing was
+ * written), or -1. */
 long spm_encode(const struct spm *, const char *text, size_t n, int32_t *ids, size_t cap, struct err *);
 
 #ifdef __cplusplus

@@ -25,7 +25,8 @@ static int open_sp_model(struct tokenizer *t, const struct gguf *g, const char *
     bool plain;
     int rc = -1;
     if (file_read(path, &proto, &n, err)) return -1;
-    if (!sp_model_read(&t->v, &plain, proto, n, path, err) && !vocab_index(&t->v, err) && !vocab_specials(&t->v, g, err))
+    if (!sp_model_read(&t->v, &plain, proto, n, path, err) && !vocab_index(&t->v, err) &&
+        !vocab_specials(&t->v, g, err))
         rc = sp_text_open(&t->sp, &t->v, plain ? NULL : proto, n, err);
     free(proto);
     return rc;
@@ -61,7 +62,8 @@ void tok_close(struct tokenizer *t) {
 static bool valid(const struct tokenizer *t, int id) { return id >= 0 && id < t->v.n; }
 
 const char *tok_warning(const struct tokenizer *t) {
-    return t->v.pre_missing ? "no tokenizer.ggml.pre: text is cut into words by the default rules, hardly the model's own" : NULL;
+    if (!t->v.pre_missing) return NULL;
+    return "no tokenizer.ggml.pre: text is cut into words by the default rules, hardly the model's own";
 }
 
 int tok_n(const struct tokenizer *t) { return t->v.n; }
@@ -92,7 +94,8 @@ static int encode_plain(const struct tokenizer *t, const char *p, size_t n, bool
     return t->sp ? sp_text_encode(t->sp, p, n, prefix, ids, err) : bpe_encode(t->bpe, p, n, ids, err);
 }
 
-/* Plain text between special tokens. A llama vocabulary starts anew after each of them, with its space in front. */
+/* Plain text between special tokens. A llama vocabulary starts anew after each of them, with its
+ * space in front. */
 static int encode_parts(const struct tokenizer *t, const char *text, size_t n, bool control, struct ids *ids,
                         struct err *err) {
     bool prefix = true;
@@ -122,10 +125,11 @@ int tok_encode(const struct tokenizer *t, const char *text, size_t n, int flags,
     struct ids ids = { 0 };
     bool control = flags & TOK_SPECIAL;
     if (ids_reserve(&ids, n / 4 + 8)) goto no_memory;
-    if (flags & TOK_BOS && t->v.add_bos && !(control && tok_has_bos(t, text, n)) && ids_push(&ids, t->v.bos)) goto no_memory;
+    bool bos = flags & TOK_BOS && t->v.add_bos && !(control && tok_has_bos(t, text, n));
+    if (bos && ids_push(&ids, t->v.bos)) goto no_memory;
     if (encode_parts(t, text, n, control, &ids, err)) goto failed;
-    if (flags & TOK_BOS && t->v.add_eos && !(control && ids.n && ids.v[ids.n - 1] == t->v.eos) && ids_push(&ids, t->v.eos))
-        goto no_memory;
+    bool eos = flags & TOK_BOS && t->v.add_eos && !(control && ids.n && ids.v[ids.n - 1] == t->v.eos);
+    if (eos && ids_push(&ids, t->v.eos)) goto no_memory;
     if (ids.n > INT_MAX) {
         fail(err, "%zu tokens, wanted at most %d", ids.n, INT_MAX);
         goto failed;
@@ -163,7 +167,8 @@ static size_t stream_bytes(struct tok_stream *s, const char *p, size_t n, char *
     return m;
 }
 
-/* The bytes a piece of a byte-level vocabulary stands for; as it is spelled when one character stands for none. */
+/* The bytes a piece of a byte-level vocabulary stands for; as it is spelled when one character
+ * stands for none. */
 static size_t byte_level(const struct piece *p, char *out) {
     size_t m = 0;
     for (size_t i = 0; i < p->n;) {
@@ -193,7 +198,8 @@ static size_t with_spaces(const struct piece *p, char *out) {
 size_t tok_decode(const struct tokenizer *t, struct tok_stream *s, int id, bool special, char *out) {
     if (!valid(t, id)) return 0;
     const struct piece *p = &t->v.piece[id];
-    /* The raw bytes go to the last third of the room: U+FFFD for each of them just does not overtake reading. */
+    /* The raw bytes go to the last third of the room: U+FFFD for each of them just does not
+     * overtake reading. */
     char *raw = out + 16 + t->max_piece - p->n;
     size_t n = p->n;
     switch (p->type) {
@@ -217,7 +223,8 @@ size_t tok_decode(const struct tokenizer *t, struct tok_stream *s, int id, bool 
     default:
         n = t->sp ? with_spaces(p, raw) : byte_level(p, raw);
     }
-    size_t skip = !s->started && t->sp && t->v.add_space_prefix && n && raw[0] == ' ' && p->type == TOK_NORMAL;
+    bool first = !s->started && t->sp && t->v.add_space_prefix && p->type == TOK_NORMAL;
+    size_t skip = first && n && raw[0] == ' ';
     s->started = true;
     return stream_bytes(s, raw + skip, n - skip, out);
 }

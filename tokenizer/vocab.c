@@ -16,10 +16,12 @@ static uint32_t hash(const char *p, size_t n) {
 int vocab_alloc(struct vocab *v, uint64_t n, uint64_t bytes, struct err *err) {
     if (n == 0 || n > MAX_PIECES)
         return fail(err, "vocabulary of %llu pieces, wanted 1 to %d", (unsigned long long)n, MAX_PIECES);
-    if (bytes > UINT32_MAX) return fail(err, "vocabulary of %llu bytes, wanted less than 4 GiB", (unsigned long long)bytes);
+    if (bytes > UINT32_MAX)
+        return fail(err, "vocabulary of %llu bytes, wanted less than 4 GiB", (unsigned long long)bytes);
     v->piece = calloc((size_t)n, sizeof *v->piece);
     v->spelling = malloc((size_t)bytes + 1);
-    if (!v->piece || !v->spelling) return fail(err, "out of memory for a vocabulary of %llu pieces", (unsigned long long)n);
+    if (!v->piece || !v->spelling)
+        return fail(err, "out of memory for a vocabulary of %llu pieces", (unsigned long long)n);
     v->n = (int)n;
     return 0;
 }
@@ -98,8 +100,9 @@ static int read_id(const struct gguf *g, const char *key, int n, int *id, struct
     int rc = gguf_get_int(g, key, INT32_MIN, UINT32_MAX, &x, err);
     if (rc <= 0) return rc;
     if (x == -1 || x == UINT32_MAX) *id = -1;
-    else if (x < 0 || x >= n) return fail(err, "%s: %s is %lld, the vocabulary has %d pieces", gguf_path(g), key, (long long)x, n);
-    else *id = (int)x;
+    else if (x >= 0 && x < n) *id = (int)x;
+    else
+        return fail(err, "%s: %s is %lld, the vocabulary has %d pieces", gguf_path(g), key, (long long)x, n);
     return 0;
 }
 
@@ -133,7 +136,8 @@ static void well_known(struct vocab *v) {
     }
 }
 
-/* White space around some special tokens belongs to them; GGUF has no key for it, only the model's name tells. */
+/* White space around some special tokens belongs to them; GGUF has no key for it, only the
+ * model's name tells. */
 static void strip_rules(struct vocab *v, const struct gguf *g) {
     char name[128] = "";
     if (g && gguf_get_string(g, "general.name", name, sizeof name, NULL) < 0) name[0] = 0;

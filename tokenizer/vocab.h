@@ -1,4 +1,5 @@
-/* vocab.h - the pieces of a vocabulary and what its metadata says about them, checked. Owns copies of everything. */
+/* vocab.h - the pieces of a vocabulary and what its metadata says about them, checked. Owns
+ * copies of everything. */
 #ifndef TOKENIZER_VOCAB_H
 #define TOKENIZER_VOCAB_H
 #include "tokenizer/tokenizer.h"
@@ -30,11 +31,13 @@ struct vocab {
     int byte_id[256];              /* SPM: the byte pieces, -1 where there is none */
 };
 
-/* Reads tokenizer.ggml.*. 0; or -1 with *err, and v needs vocab_free all the same (zero it first). */
+/* Reads tokenizer.ggml.*. 0; or -1 with *err, and v needs vocab_free all the same (zero it
+ * first). */
 int vocab_load(struct vocab *v, const struct gguf *, struct err *);
 void vocab_free(struct vocab *);
 
-/* The same in steps, for pieces from elsewhere: room for n pieces of `bytes` bytes together, then each in turn. */
+/* The same in steps, for pieces from elsewhere: room for n pieces of `bytes` bytes together,
+ * then each in turn. */
 int vocab_alloc(struct vocab *v, uint64_t n, uint64_t bytes, struct err *);
 void vocab_set(struct vocab *v, int id, const char *p, size_t n, float score, int type);   /* ids in order */
 int vocab_index(struct vocab *v, struct err *);          /* builds the table and byte_id */
@@ -43,7 +46,8 @@ int vocab_specials(struct vocab *v, const struct gguf *, struct err *);
 
 int vocab_find(const struct vocab *, const char *p, size_t n);         /* id, or -1 */
 
-/* Whether merging plain text may come to this piece: no control, unknown or byte piece, no duplicate. */
+/* Whether merging plain text may come to this piece: no control, unknown or byte piece, no
+ * duplicate. */
 bool vocab_is_plain(const struct vocab *, int id);
 
 #endif

@@ -1,6 +1,6 @@
 /* haystack.c - a long text of little stories with one fact hidden in it and a question about it at the end.
  *
- * The length is counted in the model's own tokens. Other facts of the same kind lie around as distractors. The text goes
+ * The length is counted in the model's own tokens, BOS included. Other facts of the same kind lie around as distractors. The text goes
  * to stdout, what was hidden where to stderr, the bare answer to --answer FILE. */
 #include <errno.h>
 #include <stdio.h>
@@ -9,76 +9,29 @@
 #include "base/flags.h"
 #include "model/gguf.h"
 #include "tokenizer/tokenizer.h"
-#include "tools/common/story.h"
+#include "tools/common/needle_haystack.h"
+#include "tools/common/needle_style.h"
 
 static const char usage[] =
     "usage: bin/haystack MODEL [-n TOKENS] [--depth PERCENT] [--distractors N] [--seed N] [--answer FILE]\n"
-    "Prints stories of about TOKENS tokens with a secret at that depth, and a question about it.\n";
+    "Prints stories of TOKENS tokens with a secret at that depth, and a question about it.\n";
 
 struct options { int tokens, depth, distractors, seed; const char *answer; bool help; };
-struct text { char *p; size_t n, size; };
 
-static int append(struct text *t, const char *s, struct err *err) {
-    const size_t n = strlen(s);
-    if (t->n + n + 2 > t->size) {
-        const size_t size = (t->n + n + 2) * 2;
-        char *p = realloc(t->p, size);
-        if (!p) return fail(err, "no memory for %zu bytes of text", size);
-        t->p = p, t->size = size;
+/* The tokens as text: what the model would read. 0, or -1 with *err. */
+static int print(const struct tokenizer *tok, const struct prompt *p, struct err *err) {
+    struct tok_stream stream = { 0 };
+    char *text = malloc(tok_max_piece(tok) + 16);
+    if (!text) return fail(err, "no memory for a piece of text");
+    bool ok = true;
+    for (int i = 0; i < p->n; i++) {
+        const size_t n = tok_decode(tok, &stream, p->ids[i], false, text);
+        ok = ok && fwrite(text, 1, n, stdout) == n;
     }
-    if (t->n) t->p[t->n++] = ' ';
-    memcpy(t->p + t->n, s, n + 1);
-    t->n += n;
-    return 0;
-}
-
-/* Tokens of a sentence in the middle of a text. */
-static int count(const struct tokenizer *tok, const char *s, struct err *err) {
-    int32_t *ids;
-    const int n = tok_encode(tok, s, strlen(s), 0, &ids, err);
-    if (n >= 0) free(ids);
-    return n;
-}
-
-/* Facts with pairwise different subjects: fact[0] is the needle. */
-static void draw_facts(struct story *s, struct fact *fact, int n) {
-    for (int i = 0; i < n;) {
-        story_fact(s, &fact[i]);
-        bool fresh = true;
-        for (int j = 0; j < i; j++) fresh = fresh && strcmp(fact[i].question, fact[j].question);
-        i += fresh;
-    }
-}
-
-static int build(const struct tokenizer *tok, const struct options *o, struct text *t, struct fact *fact, struct err *err) {
-    struct story s;
-    char line[STORY_SENTENCE];
-    int room = o->tokens - tok_adds_bos(tok), at[64];
-    story_begin(&s, (uint64_t)o->seed);
-    draw_facts(&s, fact, o->distractors + 1);
-    for (int i = 0; i <= o->distractors; i++) {
-        const int n = count(tok, fact[i].statement, err);
-        if (n < 0) return -1;
-        room -= n;
-    }
-    const int q = count(tok, fact[0].question, err);
-    if (q < 0) return -1;
-    if ((room -= q) < 0) return fail(err, "-n: %d tokens do not hold the facts and the question, wanted %d more", o->tokens, -room);
-    at[0] = (int)((long long)room * o->depth / 100);
-    for (int i = 1; i <= o->distractors; i++) at[i] = (int)((long long)room * (2 * i - 1) / (2 * o->distractors));
-    for (int used = 0;;) {
-        for (int i = 0; i <= o->distractors; i++)               /* a fact stands before the sentence that passes its place */
-            if (at[i] >= 0 && at[i] <= used) { if (append(t, fact[i].statement, err)) return -1; at[i] = -1; }
-        story_next(&s, line);
-        const int n = count(tok, line, err);
-        if (n < 0) return -1;
-        if (used + n > room) break;
-        if (append(t, line, err)) return -1;
-        used += n;
-    }
-    for (int i = 0; i <= o->distractors; i++)
-        if (at[i] >= 0 && append(t, fact[i].statement, err)) return -1;
-    return append(t, fact[0].question, err);
+    const size_t n = tok_flush(&stream, text);
+    ok = ok && fwrite(text, 1, n, stdout) == n && !fflush(stdout);
+    free(text);
+    return ok ? 0 : fail(err, "stdout: %s", strerror(errno));
 }
 
 int main(int argc, char **argv) {
@@ -86,19 +39,21 @@ int main(int argc, char **argv) {
     const struct flag table[] = {
         { "-n --tokens", FLAG_INT, &o.tokens, "N", "length in the model's tokens (4096)", 1, 1 << 24 },
         { "--depth", FLAG_INT, &o.depth, "PERCENT", "where the fact lies, 0 the beginning (50)", 0, 100 },
-        { "--distractors", FLAG_INT, &o.distractors, "N", "other facts of the same kind (4)", 0, 63 },
+        { "--distractors", FLAG_INT, &o.distractors, "N", "other facts of the same kind (4)", 0, STYLE_FACTS_MAX - 1 },
         { "-s --seed", FLAG_INT, &o.seed, "N", "another seed, another text (1)", 0, 1 << 30 },
         { "--answer", FLAG_STR, &o.answer, "FILE", "write the answer there", 0, 0 },
         { "-h --help", FLAG_ON, &o.help, NULL, "print this", 0, 0 },
         { 0 },
     };
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     const char *path;
     int n, rc = 1;
     struct gguf *file = NULL;
     struct tokenizer *tok = NULL;
-    struct text text = { 0 };
-    struct fact *fact = NULL;
+    struct haystack *hay = NULL;
+    struct prompt prompt = { 0 };
+    struct fact fact[STYLE_FACTS_MAX];
+    const char *other[STYLE_FACTS_MAX];
     if (flags_parse(table, argc, argv, &path, 1, &n, &err) || (!o.help && !n && fail(&err, "no MODEL given"))) {
         fprintf(stderr, "haystack: %s\n", err.msg);
         return 2;
@@ -108,9 +63,14 @@ int main(int argc, char **argv) {
         flags_help(table, stdout);
         return 0;
     }
-    if (!(fact = calloc((size_t)o.distractors + 1, sizeof *fact))) { fail(&err, "no memory"); goto done; }
-    if (gguf_open(&file, path, NULL, &err) || tok_open(&tok, file, NULL, &err) || build(tok, &o, &text, fact, &err)) goto done;
-    if (fwrite(text.p, 1, text.n, stdout) != text.n || fflush(stdout)) { fail(&err, "stdout: %s", strerror(errno)); goto done; }
+    style_facts(STYLE_STORY, (uint64_t)o.seed, fact, o.distractors + 1);
+    for (int i = 0; i < o.distractors; i++) other[i] = fact[i + 1].statement;
+    const struct planting want = { .n_tokens = o.tokens, .depth = o.depth, .needle = fact[0].statement,
+                                   .question = fact[0].question, .distractors = other, .n_distractors = o.distractors };
+    if (gguf_open(&file, path, NULL, &err) || tok_open(&tok, file, NULL, &err) ||
+        haystack_open(&hay, tok, NULL, 0, (uint64_t)o.seed, &err) || haystack_plant(hay, &want, &prompt, &err) ||
+        print(tok, &prompt, &err))
+        goto done;
     if (o.answer) {
         FILE *f = fopen(o.answer, "w");
         const bool ok = f && fprintf(f, "%s\n", fact[0].answer) > 0;
@@ -120,8 +80,8 @@ int main(int argc, char **argv) {
     rc = 0;
 done:
     if (rc) fprintf(stderr, "haystack: %s\n", err.msg);
-    free(text.p);
-    free(fact);
+    free(prompt.ids);
+    haystack_close(hay);
     tok_close(tok);
     gguf_close(file);
     return rc;

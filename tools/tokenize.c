@@ -19,13 +19,14 @@ static bool ids_only, no_bos, special, many, help;
 static const struct flag table[] = {
     { "-m --model", FLAG_STR, &model, "FILE", "the GGUF file, instead of the positional MODEL", 0, 0 },
     { "-p --prompt", FLAG_STR, &text_flag, "TEXT", "the text", 0, 0 },
-    { "-f --file", FLAG_STR, &file_flag, "FILE", "the text is all of FILE, its last newline included (-: standard input)", 0, 0 },
+    { "-f --file", FLAG_STR, &file_flag, "FILE", "all of FILE, its last newline included (-: standard input)", 0, 0 },
     { "--ids", FLAG_ON, &ids_only, NULL, "print ids only, separated by spaces", 0, 0 },
     { "--no-bos", FLAG_ON, &no_bos, NULL, "do not add BOS or EOS, whatever the metadata says", 0, 0 },
-    { "--special --parse-special", FLAG_ON, &special, NULL, "spellings of control tokens in the text become those tokens", 0, 0 },
+    { "--special --parse-special", FLAG_ON, &special, NULL, "control tokens spelled in the text become those tokens",
+      0, 0 },
     { "-0 --null", FLAG_ON, &many, NULL, "the file holds texts separated by NUL: one line of ids for each", 0, 0 },
-    { "--decode", FLAG_STR, &decode_flag, "FILE", "the way back: FILE holds ids, the text goes to standard output (-0: a line of ids\n"
-      "each, texts end with NUL); --special spells control tokens too", 0, 0 },
+    { "--decode", FLAG_STR, &decode_flag, "FILE", "the way back: FILE holds ids (-0: a line for each text, texts end "
+      "with NUL); --special spells control tokens too", 0, 0 },
     { "--tokenizer", FLAG_STR, &sp_model, "FILE", "a SentencePiece tokenizer.model in place of the file's own", 0, 0 },
     { "-h --help", FLAG_ON, &help, NULL, "this text", 0, 0 },
     { 0 },
@@ -149,7 +150,7 @@ static int command_line(int argc, char **argv, struct err *err) {
 }
 
 int main(int argc, char **argv) {
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     struct gguf *g = NULL;
     struct tokenizer *tok = NULL;
     int status = 1;
@@ -162,7 +163,7 @@ int main(int argc, char **argv) {
         flags_help(table, stdout);
         return 0;
     }
-    if (gguf_open(&g, model, &(struct gguf_options){ .no_mmap = false }, &err) || tok_open(&tok, g, sp_model, &err)) goto done;
+    if (gguf_open(&g, model, NULL, &err) || tok_open(&tok, g, sp_model, &err)) goto done;
     if (tok_warning(tok)) fprintf(stderr, "tokenize: %s\n", tok_warning(tok));
     if (special && !no_bos && text_flag && tok_adds_bos(tok) && tok_has_bos(tok, text_flag, strlen(text_flag)))
         fputs("tokenize: the text spells BOS itself, no second one is added\n", stderr);

@@ -33,7 +33,7 @@ static float *random_floats(size_t n, uint64_t seed) {
 struct problem problem_new(int n, int n_heads, int n_kv_heads, int k_dim, int v_dim, enum dtype k, enum dtype v) {
     struct problem p = {
         .shape = { .n_layers = 2, .n_heads = n_heads, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim,
-                   .max_batch = n, .scale = 1 / sqrtf((float)k_dim) },
+                   .max_batch = n, .max_tokens = n, .scale = 1 / sqrtf((float)k_dim) },
         .type_k = k, .type_v = v, .n = n,
         .q = random_floats((size_t)n * n_heads * k_dim, 1),
         .k = random_floats((size_t)n * n_kv_heads * k_dim, 2),
@@ -53,25 +53,37 @@ static struct kv_shape cache_shape(const struct problem *p) {
                               .v_dim = p->shape.v_dim, .type_k = p->type_k, .type_v = p->type_v };
 }
 
-float *problem_run(const struct problem *p, const char *mode, const struct kernels *kernels, int chunk) {
-    const struct attn_shape *s = &p->shape;
-    struct kvcache *kv;
-    struct attn *attn;
+struct pair pair_open(const struct problem *p, const char *mode, const struct kernels *kernels, int batch) {
+    struct attn_shape shape = p->shape;
+    struct kv_shape kv = cache_shape(p);
+    struct pair x;
     struct err err;
-    const struct kv_shape shape = cache_shape(p);
-    must(attn_open(&attn, mode, s, kernels, &err), &err);
-    must(kv_open(&kv, &shape, &err), &err);
-    float *out = need(malloc((size_t)p->n * s->n_heads * s->v_dim * sizeof *out));
-    for (int pos = 0; pos < p->n; pos += chunk) {
-        int n = p->n - pos < chunk ? p->n - pos : chunk;
-        must(kv_reserve(kv, pos + n, &err), &err);
-        kv_append(kv, 0, pos, n, p->k + (size_t)pos * s->n_kv_heads * s->k_dim,
-                  p->v + (size_t)pos * s->n_kv_heads * s->v_dim);
-        attn_run(attn, out + (size_t)pos * s->n_heads * s->v_dim, p->q + (size_t)pos * s->n_heads * s->k_dim, kv, 0, pos,
-                 n);
-    }
-    kv_close(kv);
-    attn_close(attn);
+    shape.max_batch = batch;
+    must(attn_open(&x.attn, mode, &shape, kernels, &err), &err);
+    kv.stores = attn_stores(x.attn);
+    must(kv_open(&x.kv, &kv, &err), &err);
+    return x;
+}
+
+void pair_close(struct pair x) {
+    attn_close(x.attn);
+    kv_close(x.kv);
+}
+
+void pair_feed(struct pair x, const struct problem *p, int pos, int n, float *out) {
+    const struct attn_shape *s = &p->shape;
+    struct err err;
+    must(kv_reserve(x.kv, pos + n, &err), &err);
+    kv_append(x.kv, 0, pos, n, p->k + (size_t)pos * s->n_kv_heads * s->k_dim,
+              p->v + (size_t)pos * s->n_kv_heads * s->v_dim);
+    attn_run(x.attn, out + (size_t)pos * s->n_heads * s->v_dim, p->q + (size_t)pos * s->n_heads * s->k_dim, x.kv, 0, pos, n);
+}
+
+float *problem_run(const struct problem *p, const char *mode, const struct kernels *kernels, int chunk) {
+    struct pair x = pair_open(p, mode, kernels, chunk);
+    float *out = need(malloc((size_t)p->n * p->shape.n_heads * p->shape.v_dim * sizeof *out));
+    for (int pos = 0; pos < p->n; pos += chunk) pair_feed(x, p, pos, p->n - pos < chunk ? p->n - pos : chunk, out);
+    pair_close(x);
     return out;
 }
 

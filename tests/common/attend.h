@@ -18,6 +18,13 @@ void problem_free(struct problem *);
  * out [n][n_heads][v_dim] (free it). Aborts with a message if something cannot be opened. */
 float *problem_run(const struct problem *, const char *mode, const struct kernels *, int chunk);
 
+/* A session in little: a mode and its cache, for batches of up to `batch` tokens. Opening aborts as above. */
+struct pair { struct attn *attn; struct kvcache *kv; };
+struct pair pair_open(const struct problem *, const char *mode, const struct kernels *, int batch);
+void pair_close(struct pair);
+/* Tokens pos..pos+n-1 of the problem; out is that of the whole problem. */
+void pair_feed(struct pair, const struct problem *, int pos, int n, float *out);
+
 /* Says whether the query at position p of a query head sees the key at position j <= p. NULL: all. */
 typedef int sees(int query_head, int p, int j);
 

@@ -9,7 +9,8 @@ struct tokenizer *tok_must(const struct vocab_file *);      /* vocab_file_open, 
 void tok_pieces(const struct tokenizer *, const char *text, size_t n, int flags, const char *want);
 #define pieces(t, text, flags, want) tok_pieces(t, text, sizeof text - 1, flags, want)
 
-/* The text ids[n] decode to, as one stream; malloc'd, NUL-terminated, *size without the NUL (NULL is fine). */
+/* The text ids[n] decode to, as one stream; malloc'd, NUL-terminated, *size without the NUL
+ * (NULL is fine). */
 char *tok_text(const struct tokenizer *, const int32_t *ids, int n, bool special, size_t *size);
 
 uint32_t tok_random(uint64_t *state);                       /* start with any state but 0 */

@@ -5,7 +5,7 @@
 #include "tokenizer/tokenizer.h"
 
 struct vocab_file {
-    const char *model, *pre;       /* NULL: no such key */
+    const char *model, *pre, *name;    /* NULL: no such key; name is general.name */
     int n;
     struct gguf_str token[1024];
     float score[1024];

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "tools/common/synth_rand.h"
+#include "tools/common/synth_type.h"
 #include "tools/common/synth_vocab.h"
 
 enum {
@@ -16,7 +17,8 @@ enum {
     AT_OUT = 288, AT_CONST = 416, N_CONST = 32,
 };
 
-/* Pairs of a head that rotate (base 10000). Found by search: over offsets up to 140000 only the wanted one adds up. */
+/* Pairs of a head that rotate (base 10000). Found by search: over offsets up to 140000 only the
+ * wanted one adds up. */
 static const int rotating[] = { 0, 1, 2, 3, 4, 8, 23, 29, 33, 38 };
 enum { N_ROTATING = sizeof rotating / sizeof *rotating };
 _Static_assert(BACK == H, "layer 0 has a head for every token back");
@@ -24,13 +26,14 @@ _Static_assert(BACK * KEY <= HEAD - 2 * N_ROTATING, "keys and rotation share a h
 
 static const double ROPE_BASE = 10000;
 static const double LOCAL_SCORE = 16;          /* per pair: with it, less than 1e-8 of the weight goes elsewhere */
-static const double MATCH_SCORE = 18;          /* per token that matches */
+static const double MATCH_SCORE = 20;          /* per token that matches */
 static const double TIE_SCORE = 1;             /* per pair: breaks ties between equal matches, alike in all look-ups */
 static const float CONST = 16, OUTPUT = 3;     /* CONST makes all tokens equally long; a right part adds 24 to a logit */
 
 struct maker {
     const struct induction_options *o;
-    const struct type_mix *mix;
+    const struct recipe *recipe;
+    struct recipe_model model;                 /* what the recipe wants to know */
     struct gguf_writer *w;
     struct synth_vocab vocab;
     int n_layers, symbols;                     /* symbols: values of a part, symbols^n_lookups >= vocabulary */
@@ -41,7 +44,7 @@ struct maker {
     int content[BACK * KEY];                   /* dimensions of a head that do not rotate */
 };
 
-/* ---- codes --------------------------------------------------------------------------------------------------- */
+/* ---- codes ---- */
 
 /* 0 .. n - 1 in random order. */
 static void shuffle(int *list, int n, struct synth_rand *r) {
@@ -73,14 +76,16 @@ static float answer_of(const struct maker *s, int token, int part, int i) {
     return sign ^ (symbol >= PART) ? -1 : 1;
 }
 
-/* ---- matrices: rows are outputs, columns inputs -------------------------------------------------------------- */
+/* ---- matrices: rows are outputs, columns inputs ---- */
 
 static float *row(struct maker *s, int r, int cols) { return s->m + (size_t)r * (size_t)cols; }
 
-static void clear(struct maker *s, int rows, int cols) { memset(row(s, 0, cols), 0, (size_t)rows * (size_t)cols * sizeof *s->m); }
+static void clear(struct maker *s, int rows, int cols) {
+    memset(s->m, 0, (size_t)rows * (size_t)cols * sizeof *s->m);
+}
 
 static int write_matrix(struct maker *s, const char *name, int rows, int cols, struct err *err) {
-    enum dtype t = type_mix_pick(s->mix, name, rows > 1 ? 2 : 1, (uint64_t)cols, s->n_layers, false);
+    enum dtype t = synth_type(s->recipe, &s->model, name, (uint64_t)cols, (uint64_t)rows);
     size_t bytes = dtype_row_bytes(t, (size_t)cols);
     for (int r = 0; r < rows; r++) quant_row(t, row(s, r, cols), s->packed + (size_t)r * bytes, (size_t)cols);
     return gguf_write_data(s->w, s->packed, (size_t)rows * bytes, err);
@@ -92,7 +97,8 @@ static int write_part(struct maker *s, int layer, const char *part, int rows, in
     return write_matrix(s, name, rows, cols, err);
 }
 
-/* What RMSNorm divides by in front of a layer; the constant makes it nearly the same at every token. */
+/* What RMSNorm divides by in front of a layer; the constant makes it nearly the same at every
+ * token. */
 static double rms_before(const struct maker *s, int layer) {
     int n = s->o->n_lookups, written = layer < 1 ? 0 : layer - 1;
     double sum = KEY + PART * n + N_CONST * CONST * CONST + (layer ? BACK * KEY : 0) + PART * written;
@@ -104,7 +110,8 @@ static void set_constant(struct maker *s, int r, double v, double rms) {
     for (int i = 0; i < N_CONST; i++) row(s, r, D)[AT_CONST + i] = (float)(v * rms / (N_CONST * CONST));
 }
 
-/* A score that depends on the distance alone and is highest `back` tokens back: queries turned by so much, keys alike. */
+/* A score that depends on the distance alone and is highest `back` tokens back: queries turned by
+ * so much, keys alike. */
 static void set_turned_query(struct maker *s, int head, int back, double score, double rms) {
     double g = sqrt(score * sqrt(HEAD));
     for (int i = 0; i < N_ROTATING; i++) {
@@ -199,10 +206,10 @@ static int write_rope(struct maker *s, struct err *err) {
     return gguf_write_data(s->w, factor, sizeof factor, err);
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------ */
+/* ---- the file ---- */
 
 static void declare(struct maker *s, const char *name, int rows, int cols) {
-    enum dtype t = type_mix_pick(s->mix, name, rows > 1 ? 2 : 1, (uint64_t)cols, s->n_layers, false);
+    enum dtype t = synth_type(s->recipe, &s->model, name, (uint64_t)cols, (uint64_t)rows);
     gguf_declare(s->w, name, t, rows > 1 ? 2 : 1, (uint64_t[]){ (uint64_t)cols, (uint64_t)rows });
 }
 
@@ -236,7 +243,7 @@ static void put_metadata(struct maker *s) {
     for (int l = 1; l < s->n_layers; l++) heads[2 * (l - 1)] = l;
     gguf_put_string(s->w, "general.architecture", "llama");
     gguf_put_string(s->w, "general.name", "induction (constructed)");
-    gguf_put_int(s->w, "general.file_type", GGUF_U32, s->mix->file_type);
+    gguf_put_int(s->w, "general.file_type", GGUF_U32, s->recipe->file_type);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         gguf_put_int(s->w, numbers[i].key, GGUF_U32, numbers[i].value);
     gguf_put_int(s->w, "llama.block_count", GGUF_U32, s->n_layers);
@@ -253,6 +260,7 @@ static int prepare(struct maker *s, struct err *err) {
     if (vocab_words(&s->vocab, err)) return -1;
     int n = s->vocab.n;
     s->n_layers = 1 + s->o->n_lookups;
+    s->model = (struct recipe_model){ s->n_layers, H / G, false };
     for (double all = 0; all < n; s->symbols++) all = pow(s->symbols + 1, s->o->n_lookups);
     if (n > N_KEYS || s->symbols > 2 * PART)
         return fail(err, "%d tokens are too many for %d key codes and %d parts of %d symbols", n, N_KEYS,
@@ -273,8 +281,8 @@ static int prepare(struct maker *s, struct err *err) {
     return 0;
 }
 
-int synth_induction(const char *path, const struct induction_options *o, const struct type_mix *mix, struct err *err) {
-    struct maker s = { .o = o, .mix = mix };
+int synth_induction(const char *path, const struct induction_options *o, const struct recipe *recipe, struct err *err) {
+    struct maker s = { .o = o, .recipe = recipe };
     int rc = -1;
     if (prepare(&s, err) || gguf_write_open(&s.w, path, err)) goto done;
     put_metadata(&s);

@@ -4,17 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include "tools/common/synth_rand.h"
+#include "tools/common/synth_type.h"
 #include "tools/common/synth_vocab.h"
 
-/* Rows are put together from runs of blocks of a quantised pool, each run from a random place in it: as random as fresh
- * numbers for any measurement, at the speed of copying. */
+/* Rows are put together from runs of blocks of a quantised pool, each run from a random place in
+ * it: as random as fresh numbers for any measurement, at the speed of copying. */
 enum { POOL_VALUES = 1 << 19, RUN_VALUES = 256, WRITE_BYTES = 1 << 22 };
 
 struct pool { enum dtype type; float sigma; uint8_t *data; };
 
 struct maker {
     const struct synth_shape *s;
-    const struct type_mix *mix;
+    const struct recipe *recipe;
+    struct recipe_model model;     /* what the recipe wants to know */
     struct gguf_writer *w;
     struct synth_rand rand;
     float *normal;                 /* [POOL_VALUES], standard deviation 1 */
@@ -23,7 +25,7 @@ struct maker {
     uint8_t *out;                  /* [WRITE_BYTES] */
 };
 
-/* ---- the list of tensors: walked once to declare them and once to fill them ---------------------------------- */
+/* ---- the list of tensors: walked once to declare them and once to fill them ---- */
 
 enum fill { FILL_WEIGHT, FILL_NORM, FILL_BIAS, FILL_ROPE };
 
@@ -66,7 +68,7 @@ static int walk(struct maker *m, each_tensor *f, struct err *err) {
 }
 
 static enum dtype type_of(const struct maker *m, const char *name, uint64_t cols, uint64_t rows) {
-    return type_mix_pick(m->mix, name, rows > 1 ? 2 : 1, cols, m->s->n_layers, m->s->tied);
+    return synth_type(m->recipe, &m->model, name, cols, rows);
 }
 
 static int declare(struct maker *m, const char *name, enum fill fill, double gain, uint64_t cols, uint64_t rows,
@@ -76,7 +78,7 @@ static int declare(struct maker *m, const char *name, enum fill fill, double gai
     return 0;
 }
 
-/* ---- filling ------------------------------------------------------------------------------------------------- */
+/* ---- filling ---- */
 
 static const struct pool *pool_of(struct maker *m, enum dtype type, float sigma, struct err *err) {
     for (int i = 0; i < m->n_pools; i++)
@@ -118,7 +120,8 @@ static int fill_weight(struct maker *m, enum dtype type, float sigma, uint64_t v
     return 0;
 }
 
-/* How Llama 3 stretches its rotation: fast pairs as they are, slow ones by the factor, a ramp between. */
+/* How Llama 3 stretches its rotation: fast pairs as they are, slow ones by the factor, a ramp
+ * between. */
 static float llama3_rope_factor(const struct synth_shape *s, int pair) {
     const double low = 1, high = 4, original = 8192, two_pi = 6.283185307179586;
     double turns = original * pow(s->rope_base, -2.0 * pair / s->head_dim) / two_pi;
@@ -142,7 +145,7 @@ static int fill(struct maker *m, const char *name, enum fill how, double gain, u
     return rc;
 }
 
-/* ---- metadata ------------------------------------------------------------------------------------------------ */
+/* ---- metadata ---- */
 
 static void put_int(struct maker *m, const char *key, int64_t v) {
     char full[96];
@@ -162,7 +165,7 @@ static void put_metadata(struct maker *m, uint64_t seed) {
     snprintf(name, sizeof name, "%s, random weights, seed %llu", s->name, (unsigned long long)seed);
     gguf_put_string(m->w, "general.architecture", s->arch);
     gguf_put_string(m->w, "general.name", name);
-    gguf_put_int(m->w, "general.file_type", GGUF_U32, m->mix->file_type);
+    gguf_put_int(m->w, "general.file_type", GGUF_U32, m->recipe->file_type);
     gguf_put_int(m->w, "general.quantization_version", GGUF_U32, 2);
     put_int(m, "context_length", s->n_ctx);
     put_int(m, "embedding_length", s->n_embd);
@@ -178,9 +181,10 @@ static void put_metadata(struct maker *m, uint64_t seed) {
     put_int(m, "vocab_size", s->n_vocab);
 }
 
-int synth_random(const char *path, const struct synth_shape *s, const struct type_mix *mix, uint64_t seed,
+int synth_random(const char *path, const struct synth_shape *s, const struct recipe *recipe, uint64_t seed,
                  struct err *err) {
-    struct maker m = { .s = s, .mix = mix, .rand = { seed } };
+    struct maker m = { .s = s, .recipe = recipe, .rand = { seed },
+                       .model = { s->n_layers, s->n_heads / s->n_kv_heads, s->tied } };
     struct synth_vocab vocab = {0};
     int rc = -1;
     m.normal = malloc(POOL_VALUES * sizeof *m.normal);

@@ -1,0 +1,129 @@
+#include "attention/hip_score.h"
+#include <math.h>
+#include <string.h>
+
+size_t hip_scorer_carve(struct hip_scorer *s, void *memory, const struct attn_shape *shape, int n_heads,
+                        int n_tokens) {
+    const size_t rows = (size_t)n_heads * n_tokens, dim = shape->k_dim;
+    const size_t floats[] = { rows * dim, rows * TILE, TILE * dim, KV_PAGE * dim };
+    float **part[] = { &s->q, &s->s, &s->keys, &s->page };
+    size_t used = 0;
+    s->shape = *shape;
+    for (int i = 0; i < 4; i++) {
+        *part[i] = memory ? (float *)((char *)memory + used) : NULL;
+        used += (floats[i] * sizeof(float) + 63) / 64 * 64;
+    }
+    s->last = memory ? (int *)((char *)memory + used) : NULL;
+    return used + ((size_t)n_tokens * sizeof(int) + 63) / 64 * 64;
+}
+
+/* to[] = the mean of the queries of tokens from..to-1. */
+static void mean(float *dst, const float *q, size_t q_stride, int from, int end, size_t dim) {
+    for (size_t i = 0; i < dim; i++) {
+        float sum = 0;
+        for (int t = from; t < end; t++) sum += q[t * q_stride + i];
+        dst[i] = sum / (float)(end - from);
+    }
+}
+
+void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *q, int pos, int n, int stride, int pool,
+              int window) {
+    const size_t dim = s->shape.k_dim, group = s->shape.n_heads / s->shape.n_kv_heads;
+    const size_t q_stride = s->shape.n_heads * dim, width = o.n_heads * dim;
+    s->layer = layer;
+    s->owner = o;
+    s->n_samples = pool || n < stride ? (n + stride - 1) / stride : n / stride;
+    s->n_rows = s->n_samples * o.n_heads;
+    for (int i = 0; i < s->n_samples; i++) {
+        const int from = i * stride, end = from + stride < n ? from + stride : n;
+        s->last[i] = pos + end - 1 - window;
+        for (int g = 0; g < o.n_kv_heads; g++) {
+            const float *src = q + ((o.kv_head + g) * group + o.head) * dim;
+            mean(s->q + ((size_t)g * s->n_samples + i) * width, src, q_stride, pool ? from : end - 1, end, width);
+        }
+    }
+}
+
+/* Sixteen keys that are one whole page. */
+static int whole_page(const int *key, int n) {
+    return n >= KV_PAGE && key[0] % KV_PAGE == 0 && key[KV_PAGE - 1] == key[0] + KV_PAGE - 1;
+}
+
+static const void *unpacked(const struct hip_scorer *s, float *dst, const void *page) {
+    const enum dtype type = kv_shape(s->kv)->type_k;
+    if (type == DT_F32) return page;
+    s->tile->unpack_k(dst, page, type, s->shape.k_dim);
+    return dst;
+}
+
+/* Puts up to sixteen keys side by side. */
+static void pack(const struct hip_scorer *s, float *dst, int kv_head, const int *key, int n) {
+    const size_t dim = s->shape.k_dim;
+    const float *from = NULL;
+    int have = -1;
+    for (int c = 0; c < n; c++) {
+        if (key[c] / KV_PAGE != have) {
+            have = key[c] / KV_PAGE;
+            from = unpacked(s, s->page, kv_page(s->kv, s->layer, kv_head, have).k);
+        }
+        for (size_t i = 0; i < dim; i++) dst[i * KV_PAGE + c] = from[i * KV_PAGE + key[c] % KV_PAGE];
+    }
+}
+
+/* Pages are far apart: the next tile's are asked for while this one is worked on. */
+static void prefetch(const struct hip_scorer *s, int kv_head, const int *key, int n) {
+    const size_t bytes = tile_k_bytes(kv_shape(s->kv)->type_k, s->shape.k_dim);
+    int have = -1;
+    for (int i = 0; i < n && i < TILE; i++) {
+        if (key[i] / KV_PAGE == have) continue;
+        have = key[i] / KV_PAGE;
+        const char *page = kv_page(s->kv, s->layer, kv_head, have).k;
+        for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(page + b);
+    }
+}
+
+/* best[c] = max over the rows that may judge key c. */
+static void highest(const struct hip_scorer *s, float *best, const int *key, int n) {
+    int newest = key[0];
+    for (int c = 1; c < n; c++) newest = key[c] > newest ? key[c] : newest;
+    if (newest <= s->last[0]) {
+        for (int r = 0; r < s->n_rows; r++)
+            for (int c = 0; c < n; c++) best[c] = s->s[(size_t)r * TILE + c] > best[c] ? s->s[(size_t)r * TILE + c] : best[c];
+        return;
+    }
+    for (int c = 0; c < n; c++) {
+        int sample = 0;
+        while (sample < s->n_samples && s->last[sample] < key[c]) sample++;
+        for (int r = sample * s->owner.n_heads; r < s->n_rows; r++)
+            if (s->s[(size_t)r * TILE + c] > best[c]) best[c] = s->s[(size_t)r * TILE + c];
+    }
+}
+
+void hip_score(struct hip_scorer *s, const int *key, int n, float *score) {
+    const size_t dim = s->shape.k_dim;
+    const enum dtype type = kv_shape(s->kv)->type_k;
+    for (int i = 0; i < n; i++) score[i] = -INFINITY;
+    for (int g = 0; g < s->owner.n_kv_heads; g++) {
+        const int kv_head = s->owner.kv_head + g;
+        for (int from = 0; from < n; from += TILE) {
+            const int count = n - from < TILE ? n - from : TILE;
+            const void *page[TILE_PAGES] = { NULL };
+            int direct = s->n_rows <= s->tile->direct_rows;
+            for (int c = 0; c < count; c += KV_PAGE) direct &= whole_page(key + from + c, count - c);
+            for (int c = 0; c < count; c += KV_PAGE) {
+                const int p = c / KV_PAGE, whole = whole_page(key + from + c, count - c);
+                float *tile = s->keys + (size_t)p * KV_PAGE * dim;
+                page[p] = tile;
+                if (whole) {
+                    page[p] = kv_page(s->kv, s->layer, kv_head, key[from + c] / KV_PAGE).k;
+                    if (!direct) page[p] = unpacked(s, tile, page[p]);
+                } else pack(s, tile, kv_head, key + from + c, count - c < KV_PAGE ? count - c : KV_PAGE);
+            }
+            prefetch(s, kv_head, key + from + count, n - from - count);
+            s->tile->scores(s->s, s->q + (size_t)g * s->n_rows * dim, s->n_rows, s->shape.k_dim, page,
+                            direct ? type : DT_F32, 0);
+            highest(s, score + from, key + from, count);
+        }
+        s->scored += (uint64_t)n;
+    }
+}

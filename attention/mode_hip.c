@@ -1,0 +1,465 @@
+/* mode_hip.c - hierarchically pruned attention: each block of queries searches a tree of key positions for the keys that
+ * matter to it, and reads those, the first tokens, and a window of recent ones.
+ *
+ * A mask is searched for a block of `bq` queries while prefilling, for one query while decoding, where it then serves
+ * `refresh` steps; its window grows in between, so that no key falls out of sight. All heads of a KV head share a mask
+ * unless `owner` says otherwise. The first layers attend to everything, and so do all layers while the context is
+ * short. A call of one token is decoding. */
+#include "attention/hip_score.h"
+#include "attention/hip_search.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static int omp_get_max_threads(void) { return 1; }
+static int omp_get_thread_num(void) { return 0; }
+#endif
+
+enum { STAGES = 3, SAMPLED_KEYS = 1024, NEVER = -2 };
+enum owner { OWNER_KV, OWNER_Q, OWNER_LAYER };
+enum rep { REP_CENTRE, REP_FIRST, REP_LAST };
+enum phase { PHASE_BOTH, PHASE_PREFILL, PHASE_DECODE };
+static const char *const owners[] = { "kv", "q", "layer", NULL }, *const reps[] = { "centre", "first", "last", NULL },
+                  *const phases[] = { "both", "prefill", "decode", NULL };
+static const int stage_stride[STAGES] = { 4, 4, 1 };       /* queries that share one sample in each stage */
+
+struct params {
+    int stages, sink, window, dense, until, bq, delta;
+    enum owner owner;
+    enum phase phase;
+    int k, bk, sq, sk, refresh;                            /* stages=1 */
+    enum rep rep;
+    int chunk[STAGES], keep[STAGES], every[STAGES];        /* stages=3 */
+};
+
+/* What one owner reads apart from sink and window: blocks of tokens, by where they begin, ascending. */
+struct list {
+    int *block, n;
+    int end;                                               /* only keys before it */
+    int searched;                                          /* the position of the search; the last one, if staged */
+    int latest;                                            /* the last position that used it; NEVER: of no use */
+    int *stage[STAGES - 1], n_stage[STAGES - 1];           /* what the stages before the last have kept */
+};
+
+struct worker { struct hip_scorer scorer; struct hip_scratch scratch; void *memory; };
+
+struct hip {
+    struct attn_mode base;
+    struct attn_shape shape;
+    struct params p;
+    int group, n_owners;                                   /* query heads of a KV head; masks of a layer */
+    int width, block;                                      /* most blocks of a list, and their tokens */
+    struct list *decode;                                   /* [n_layers][n_owners] */
+    struct list *prefill;                                  /* [blocks of a call][n_owners] */
+    struct worker *workers;
+    int n_workers;
+    int pos, n, sparse;                                    /* the call that is being served */
+    void *memory;
+};
+
+static const struct attn_key keys[] = {
+    { "k", "512", "keys the search selects (stages=1)" },
+    { "window", "256", "recent keys always read, the query's own among them" },
+    { "sink", "16", "first keys always read" },
+    { "bk", "2", "keys of a selected block (stages=1)" },
+    { "sk", "1", "of a block that is judged, every sk-th key is scored (stages=1)" },
+    { "bq", "64", "queries that share a mask while prefilling" },
+    { "sq", "2", "of these, every sq-th judges (stages=1)" },
+    { "rep", "centre", "the block that speaks for a branch: centre, first, last (stages=1)" },
+    { "refresh", "8", "decoding steps a mask serves (stages=1)" },
+    { "owner", "kv", "who shares a mask: kv (the heads of a KV head), q (nobody), layer" },
+    { "dense", "3", "first layers that read everything" },
+    { "until", "auto", "contexts up to this length read everything; auto: 4 times k + window + sink" },
+    { "phase", "both", "when to be sparse: both, prefill, decode" },
+    { "delta", "0", "prefill: every delta-th query reads everything and corrects the ones after it; 0: none" },
+    { "stages", "1", "1: one beam search; 3: InfiniteHiP's chain of prunings" },
+    { "chunk", "256:32:8", "tokens of a chunk in each stage (stages=3)" },
+    { "keep", "32768:8192:2048", "keys each stage keeps (stages=3)" },
+    { "every", "16:8:4", "decoding steps the outcome of each stage serves (stages=3)" },
+    { NULL, NULL, NULL },
+};
+static const char *const of_one_stage[] = { "k", "bk", "sk", "sq", "rep", "refresh" },
+                  *const of_three_stages[] = { "chunk", "keep", "every" };
+
+/* ---- Parameters ---- */
+
+static int word(const struct attn_args *args, const char *key, const char *const *words, int *out, struct err *err) {
+    char list[64] = "";
+    for (*out = 0; words[*out]; ++*out) {
+        if (!strcmp(words[*out], args_text(args, key))) return 0;
+        strcat(strcat(list, *out ? ", " : ""), words[*out]);
+    }
+    return fail(err, "attention mode hip: %s=%.64s, want one of %s", key, args_text(args, key), list);
+}
+
+static int three(const struct attn_args *args, const char *key, int *out, struct err *err) {
+    const char *at = args_text(args, key);
+    for (int i = 0; i < STAGES; i++) {
+        char *end;
+        long x = strtol(at, &end, 10);
+        if (end == at || *end != (i == STAGES - 1 ? 0 : ':') || x < 1 || x > 1 << 24)
+            return fail(err, "attention mode hip: %s=%.64s, want three whole numbers, as in 256:32:8", key,
+                        args_text(args, key));
+        out[i] = (int)x;
+        at = end + 1;
+    }
+    return 0;
+}
+
+static const char *default_of(const char *key) {
+    const struct attn_key *k = keys;
+    while (strcmp(k->name, key)) k++;
+    return k->value;
+}
+
+/* A parameter of the other search would be silently without effect. */
+static int check_foreign(const struct attn_args *args, int stages, struct err *err) {
+    const char *const *foreign = stages == 1 ? of_three_stages : of_one_stage;
+    size_t n = stages == 1 ? sizeof of_three_stages : sizeof of_one_stage;
+    for (size_t i = 0; i < n / sizeof *foreign; i++)
+        if (strcmp(args_text(args, foreign[i]), default_of(foreign[i])))
+            return fail(err, "attention mode hip: %s=%.64s has no meaning with stages=%d", foreign[i],
+                        args_text(args, foreign[i]), stages);
+    return 0;
+}
+
+static int check_beam(const struct params *p, struct err *err) {
+    if (p->k % p->bk) return fail(err, "attention mode hip: k=%d is no multiple of bk=%d", p->k, p->bk);
+    if (p->sk > p->bk) return fail(err, "attention mode hip: sk=%d is more than bk=%d", p->sk, p->bk);
+    if (p->sq > p->bq) return fail(err, "attention mode hip: sq=%d is more than bq=%d", p->sq, p->bq);
+    return 0;
+}
+
+static int check_chain(const struct params *p, struct err *err) {
+    for (int i = 0; i < STAGES; i++) {
+        if (p->chunk[i] < 2 || p->chunk[i] > 4096 || (p->chunk[i] & (p->chunk[i] - 1)))
+            return fail(err, "attention mode hip: chunk of %d tokens, want powers of two, 2 to 4096", p->chunk[i]);
+        if (p->keep[i] % p->chunk[i])
+            return fail(err, "attention mode hip: keep=%d is no multiple of chunk=%d", p->keep[i], p->chunk[i]);
+        if (i && p->chunk[i] > p->chunk[i - 1])
+            return fail(err, "attention mode hip: chunk grows from %d to %d", p->chunk[i - 1], p->chunk[i]);
+        if (i && p->keep[i] > p->keep[i - 1])
+            return fail(err, "attention mode hip: keep grows from %d to %d", p->keep[i - 1], p->keep[i]);
+    }
+    if (p->window < 2 * p->chunk[0])
+        return fail(err, "attention mode hip: window=%d is less than two chunks of %d", p->window, p->chunk[0]);
+    if (p->every[0] > p->chunk[0])
+        return fail(err, "attention mode hip: every=%d steps is more than chunk=%d: keys would be in neither", p->every[0],
+                    p->chunk[0]);
+    return 0;
+}
+
+static int parse(struct params *p, const struct attn_args *args, struct err *err) {
+    int owner, rep, phase;
+    if (args_int(args, "stages", 1, 3, &p->stages, err)) return -1;
+    if (p->stages == 2) return fail(err, "attention mode hip: stages=2, want 1 or 3");
+    if (args_int(args, "k", 1, 1 << 20, &p->k, err) || args_int(args, "bk", 1, SAMPLED_KEYS, &p->bk, err) ||
+        args_int(args, "sk", 1, SAMPLED_KEYS, &p->sk, err) || args_int(args, "bq", 1, 1024, &p->bq, err) ||
+        args_int(args, "sq", 1, 1024, &p->sq, err) || args_int(args, "window", 1, 1 << 24, &p->window, err) ||
+        args_int(args, "sink", 0, 1 << 24, &p->sink, err) || args_int(args, "refresh", 1, 1 << 20, &p->refresh, err) ||
+        args_int(args, "dense", 0, 1 << 20, &p->dense, err) || args_int(args, "delta", 0, 1 << 20, &p->delta, err) ||
+        word(args, "owner", owners, &owner, err) || word(args, "rep", reps, &rep, err) ||
+        word(args, "phase", phases, &phase, err) || three(args, "chunk", p->chunk, err) ||
+        three(args, "keep", p->keep, err) || three(args, "every", p->every, err) ||
+        check_foreign(args, p->stages, err))
+        return -1;
+    p->owner = (enum owner)owner;
+    p->rep = (enum rep)rep;
+    p->phase = (enum phase)phase;
+    if (p->window < p->bq)
+        return fail(err, "attention mode hip: window=%d is less than bq=%d: queries would miss keys between", p->window,
+                    p->bq);
+    if (p->stages == 1 ? check_beam(p, err) : check_chain(p, err)) return -1;
+    if (p->delta && p->phase == PHASE_DECODE)
+        return fail(err, "attention mode hip: delta=%d corrects the prefill, which phase=decode leaves exact", p->delta);
+    p->until = 4 * ((p->stages == 1 ? p->k : p->keep[STAGES - 1]) + p->window + p->sink);
+    if (strcmp(args_text(args, "until"), "auto") && args_int(args, "until", 0, 1 << 30, &p->until, err)) return -1;
+    return 0;
+}
+
+static int hip_check(const struct attn_args *args, struct err *err) {
+    struct params p;
+    return parse(&p, args, err);
+}
+
+/* ---- Opening ---- */
+
+/* Lays out the lists; returns the bytes they take. */
+static size_t carve_lists(struct list *lists, int n, const struct hip *h, char *memory) {
+    size_t used = 0;
+    for (int i = 0; i < n; i++)
+        for (int s = 0; s < STAGES; s++) {
+            const int last = s == STAGES - 1;
+            size_t room = last ? h->width : h->p.stages == STAGES ? h->p.keep[s] / h->p.chunk[s] : 0;
+            if (memory) *(last ? &lists[i].block : &lists[i].stage[s]) = (int *)(memory + used);
+            if (memory) lists[i].latest = NEVER;
+            used += room * sizeof(int);
+        }
+    return (used + 63) / 64 * 64;
+}
+
+static size_t carve_worker(struct worker *w, char *memory, const struct hip *h) {
+    int keep = h->width, heads = h->p.owner == OWNER_LAYER ? h->shape.n_heads : h->group;
+    for (int s = 0; h->p.stages == STAGES && s < STAGES; s++)
+        if (h->p.keep[s] / h->p.chunk[s] > keep) keep = h->p.keep[s] / h->p.chunk[s];
+    size_t used = hip_scorer_carve(&w->scorer, memory, &h->shape, heads, h->p.bq);
+    return used + hip_scratch_carve(&w->scratch, memory ? memory + used : NULL, h->width, keep);
+}
+
+static void hip_close(struct attn_mode *m) {
+    struct hip *h = (struct hip *)m;
+    for (int i = 0; i < h->n_workers; i++) free(h->workers[i].memory);
+    free(h->workers);
+    free(h->decode);
+    free(h->prefill);
+    free(h->memory);
+    free(h);
+}
+
+static void *zeroed(size_t bytes) {
+    void *p = aligned_alloc(64, bytes ? bytes : 64);
+    if (p) memset(p, 0, bytes);
+    return p;
+}
+
+static int hip_open(struct attn_mode **out, const struct attn_args *args, const struct attn_shape *shape,
+                    struct err *err) {
+    struct params p;
+    if (parse(&p, args, err)) return -1;
+    const int group = shape->n_heads / shape->n_kv_heads;
+    if (p.owner == OWNER_Q && group > 64)
+        return fail(err, "attention mode hip: owner=q works for up to 64 heads on a KV head, the model has %d", group);
+    struct hip *h = calloc(1, sizeof *h);
+    if (!h) return fail(err, "attention mode hip: no memory");
+    h->shape = *shape;
+    h->p = p;
+    h->group = group;
+    h->n_owners = p.owner == OWNER_LAYER ? 1 : p.owner == OWNER_Q ? shape->n_heads : shape->n_kv_heads;
+    h->block = p.stages == 1 ? p.bk : p.chunk[STAGES - 1];
+    h->width = (p.stages == 1 ? p.k : p.keep[STAGES - 1]) / h->block;
+    h->base = (struct attn_mode){ .ops = &mode_hip, .block = p.bq,
+                                  .max_spans = h->width * (p.owner == OWNER_Q ? 3 * group : 2) + 3 };
+    const int n_decode = shape->n_layers * h->n_owners;
+    const int n_prefill = ((shape->max_batch - 1) / p.bq + 2) * h->n_owners;
+    h->decode = calloc((size_t)n_decode, sizeof *h->decode);
+    h->prefill = calloc((size_t)n_prefill, sizeof *h->prefill);
+    h->workers = calloc((size_t)omp_get_max_threads(), sizeof *h->workers);
+    if (!h->decode || !h->prefill || !h->workers) goto fail;
+    const size_t decode_bytes = carve_lists(h->decode, n_decode, h, NULL);
+    const size_t bytes = decode_bytes + carve_lists(h->prefill, n_prefill, h, NULL);
+    if (!(h->memory = zeroed(bytes))) goto fail;
+    carve_lists(h->decode, n_decode, h, h->memory);
+    carve_lists(h->prefill, n_prefill, h, (char *)h->memory + decode_bytes);
+    for (; h->n_workers < omp_get_max_threads(); h->n_workers++) {
+        struct worker *w = &h->workers[h->n_workers];
+        if (!(w->memory = zeroed(carve_worker(w, NULL, h)))) goto fail;
+        carve_worker(w, w->memory, h);
+    }
+    *out = &h->base;
+    return 0;
+fail:
+    hip_close(&h->base);
+    return fail(err, "attention mode hip: no memory");
+}
+
+/* ---- Searching ---- */
+
+struct beam { const struct params *p; struct hip_scorer *scorer; int end; };
+
+static int representative(enum rep rep, struct hip_branch b) {
+    return rep == REP_CENTRE ? b.start + b.count / 2 : rep == REP_FIRST ? b.start : b.start + b.count - 1;
+}
+
+/* A branch is worth the best sampled key of its representative block. */
+static void judge_branches(void *ctx, const struct hip_branch *branch, int n, float *score) {
+    const struct beam *b = ctx;
+    int key[SAMPLED_KEYS], of[SAMPLED_KEYS];
+    float found[SAMPLED_KEYS];
+    for (int i = 0; i < n; i++) score[i] = -__builtin_inff();
+    for (int done = 0; done < n;) {
+        int count = 0;
+        for (; done < n && count + b->p->bk / b->p->sk <= SAMPLED_KEYS; done++) {
+            const int from = b->p->sink + representative(b->p->rep, branch[done]) * b->p->bk;
+            for (int c = b->p->sk - 1; c < b->p->bk && from + c < b->end; c += b->p->sk) {
+                key[count] = from + c;
+                of[count++] = done;
+            }
+        }
+        hip_score(b->scorer, key, count, found);
+        for (int i = 0; i < count; i++)
+            if (found[i] > score[of[i]]) score[of[i]] = found[i];
+    }
+}
+
+static void judge_keys(void *ctx, const int *key, int n, float *score) { hip_score(ctx, key, n, score); }
+
+static struct hip_owner owner_at(const struct hip *h, int i) {
+    switch (h->p.owner) {
+    case OWNER_KV: return (struct hip_owner){ i, 1, 0, h->group };
+    case OWNER_Q: return (struct hip_owner){ i / h->group, 1, i % h->group, 1 };
+    default: return (struct hip_owner){ 0, h->shape.n_kv_heads, 0, h->group };
+    }
+}
+
+/* q is of the query at pos, all heads. */
+static void search_beam(const struct hip *h, struct worker *w, struct list *l, int layer, int owner, const float *q,
+                        int pos, int n) {
+    const struct params *p = &h->p;
+    l->end = pos + n - p->window;
+    l->searched = pos;
+    l->n = 0;
+    if (l->end <= p->sink) return;
+    struct beam beam = { p, &w->scorer, l->end };
+    hip_load(&w->scorer, layer, owner_at(h, owner), q, pos, n, p->sq, 0, p->window);
+    l->n = hip_beam(l->block, (l->end - p->sink + p->bk - 1) / p->bk, h->width, judge_branches, &beam, &w->scratch);
+    for (int i = 0; i < l->n; i++) l->block[i] = p->sink + l->block[i] * p->bk;
+}
+
+/* Stages first.. of the chain; what the ones before have kept is in the list. */
+static void search_chain(const struct hip *h, struct worker *w, struct list *l, int layer, int owner, const float *q,
+                         int pos, int n, int first) {
+    const struct params *p = &h->p;
+    const int newest = pos - (p->window - p->chunk[0]);    /* a chunk of overlap with the window */
+    l->searched = pos;
+    l->end = pos + n;
+    if (!first) l->n_stage[0] = 0;
+    for (int s = first; s < STAGES; s++) {
+        const int root = p->sink, *parent = s ? l->stage[s - 1] : &root;
+        const int parents = s ? l->n_stage[s - 1] : 1;
+        const int split = s ? p->chunk[s - 1] / p->chunk[s] : newest < root ? 0 : (newest - root) / p->chunk[0] + 1;
+        int *to = s < STAGES - 1 ? l->stage[s] : l->block;
+        hip_load(&w->scorer, layer, owner_at(h, owner), q, pos, n, stage_stride[s], 1, 0);
+        int kept = hip_stage(to, parent, parents, split, p->chunk[s], p->keep[s] / p->chunk[s], judge_keys, &w->scorer,
+                             &w->scratch);
+        *(s < STAGES - 1 ? &l->n_stage[s] : &l->n) = kept;
+    }
+}
+
+static void search(const struct hip *h, struct list *l, const struct attn_call *c, int owner, int pos, int n, int first) {
+    struct worker *w = &h->workers[omp_get_thread_num()];
+    const float *q = c->q + (size_t)(pos - c->pos) * h->shape.n_heads * h->shape.k_dim;
+    w->scorer.kv = c->kv;
+    w->scorer.tile = c->tile;
+    if (h->p.stages == 1) search_beam(h, w, l, c->layer, owner, q, pos, n);
+    else search_chain(h, w, l, c->layer, owner, q, pos, n, first);
+}
+
+/* The first stage whose time has come, STAGES if none. Layers take turns, so that no step pays for all of them. */
+static int stage_due(const struct params *p, int layer, int pos) {
+    if (p->stages == 1) return (pos + layer) % p->refresh ? STAGES : 0;
+    for (int s = 0; s < STAGES; s++)
+        if ((pos + layer) % p->every[s] == 0) return s;
+    return STAGES;
+}
+
+static void begin_decode(struct hip *h, const struct attn_call *c, int threads) {
+    struct list *lists = h->decode + (size_t)c->layer * h->n_owners;
+    const int fresh = lists->latest != c->pos - 1;         /* other calls came between: what the list knows is old */
+    const int due = fresh ? 0 : stage_due(&h->p, c->layer, c->pos);
+    for (int o = 0; o < h->n_owners; o++) lists[o].latest = c->pos;
+    if (due == STAGES) return;
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (h->n_owners > 1)
+    for (int o = 0; o < h->n_owners; o++) search(h, &lists[o], c, o, c->pos, 1, due);
+}
+
+static void begin_prefill(struct hip *h, const struct attn_call *c, int threads) {
+    const int from = c->pos / h->p.bq, blocks = (c->pos + c->n - 1) / h->p.bq - from + 1;
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (int i = blocks * h->n_owners - 1; i >= 0; i--) {
+        int begin = (from + i / h->n_owners) * h->p.bq, end = begin + h->p.bq;
+        if (begin < c->pos) begin = c->pos;
+        if (end > c->pos + c->n) end = c->pos + c->n;
+        search(h, &h->prefill[i], c, i % h->n_owners, begin, end - begin, 0);
+    }
+}
+
+static int is_sparse(const struct hip *h, int layer, int pos, int n) {
+    if (layer < h->p.dense || pos + n <= h->p.until) return 0;
+    return h->p.phase == PHASE_BOTH || (h->p.phase == PHASE_PREFILL) == (n > 1);
+}
+
+static void hip_begin(struct attn_mode *m, const struct attn_call *c) {
+    struct hip *h = (struct hip *)m;
+    const int most = omp_get_max_threads(), threads = most < h->n_workers ? most : h->n_workers;
+    h->pos = c->pos;
+    h->n = c->n;
+    h->sparse = is_sparse(h, c->layer, c->pos, c->n);
+    if (c->n > 1 || !h->sparse)
+        for (int o = 0; o < h->n_owners; o++) h->decode[(size_t)c->layer * h->n_owners + o].latest = NEVER;
+    if (h->sparse && c->n == 1) begin_decode(h, c, threads);
+    else if (h->sparse) begin_prefill(h, c, threads);
+}
+
+/* ---- Answering ---- */
+
+static int put(struct attn_span *span, int n, int begin, int end, int window, uint64_t heads) {
+    if (begin >= end) return n;
+    if (n && span[n - 1].end == begin && span[n - 1].window == window && span[n - 1].heads == heads) {
+        span[n - 1].end = end;
+        return n;
+    }
+    span[n] = (struct attn_span){ .begin = begin, .end = end, .window = window, .heads = heads };
+    return n + 1;
+}
+
+/* The lists of all owners that the KV head has, block by block. Where the windows of some queries of the block begin,
+ * gaps between selected blocks belong to the window only. */
+static int put_lists(const struct hip *h, struct attn_span *span, int n, const struct list *lists, int n_lists, int at,
+                     int window, int end) {
+    int next[64] = { 0 };
+    const uint64_t all = n_lists == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n_lists) - 1;
+    for (;;) {
+        int begin = end;
+        for (int i = 0; i < n_lists; i++)
+            if (next[i] < lists[i].n && lists[i].block[next[i]] < begin) begin = lists[i].block[next[i]];
+        if (begin == end) break;
+        uint64_t heads = 0;
+        for (int i = 0; i < n_lists; i++)
+            if (next[i] < lists[i].n && lists[i].block[next[i]] == begin) next[i]++, heads |= (uint64_t)1 << i;
+        int stop = begin + h->block < lists->end ? begin + h->block : lists->end;
+        if (stop > end) stop = end;
+        n = put(span, n, at, begin, window, 0);            /* if begin is behind at */
+        n = put(span, n, begin, stop, 0, heads == all ? 0 : heads);
+        if (heads != all) n = put(span, n, begin > at ? begin : at, stop, window, all & ~heads);
+        if (stop > at) at = stop;
+    }
+    return put(span, n, at, end, window, 0);
+}
+
+static int hip_select(struct attn_mode *m, const struct attn_block *b, struct attn_span *span) {
+    const struct hip *h = (struct hip *)m;
+    const int end = b->pos + b->n, n_lists = h->p.owner == OWNER_Q ? h->group : 1;
+    if (!h->sparse) {
+        *span = (struct attn_span){ .begin = 0, .end = end };
+        return 1;
+    }
+    const struct list *row = h->n == 1 ? h->decode + (size_t)b->layer * h->n_owners
+                                       : h->prefill + (size_t)(b->pos / h->p.bq - h->pos / h->p.bq) * h->n_owners;
+    const struct list *lists = h->p.owner == OWNER_LAYER ? row : row + (size_t)b->kv_head * n_lists;
+    const int window = h->p.window + (b->pos - lists->searched);
+    int n = put(span, 0, 0, h->p.sink < end ? h->p.sink : end, 0, 0);
+    int at = b->pos + 1 - window;
+    if (at < h->p.sink) at = h->p.sink;
+    return put_lists(h, span, n, lists, n_lists, at, window, end);
+}
+
+static int hip_anchors(const struct attn_mode *m, int layer, int pos, int n) {
+    const struct hip *h = (const struct hip *)m;
+    return n > 1 && is_sparse(h, layer, pos, n) ? h->p.delta : 0;
+}
+
+static uint64_t hip_searched(const struct attn_mode *m) {
+    const struct hip *h = (const struct hip *)m;
+    uint64_t sum = 0;
+    for (int i = 0; i < h->n_workers; i++) sum += h->workers[i].scorer.scored;
+    return sum;
+}
+
+const struct attn_ops mode_hip = {
+    .name = "hip", .about = "a tree search finds the keys that matter (lossy, cost grows as log of the context)",
+    .source = "arXiv 2406.09827, 2502.08910, 2505.11254", .keys = keys,
+    .check = hip_check, .open = hip_open, .close = hip_close, .begin = hip_begin, .select = hip_select,
+    .anchors = hip_anchors, .searched = hip_searched,
+};
