@@ -167,6 +167,7 @@ static void report_memory(const struct engine *e, const struct session *s, const
     if (room > 0 && kv + scratch > room)
         fprintf(log, "warning: KV and scratch need %s, %s of memory are available\n", human_bytes(t, kv + scratch),
                 human_bytes(w, room));
+    if (session_attn_warning(s)) fprintf(log, "warning: %s\n", session_attn_warning(s));
     if (so->n_ctx > m->n_ctx_train)
         fprintf(log, "warning: a context of %d tokens is beyond the %d the model was trained for\n", so->n_ctx, m->n_ctx_train);
 }
@@ -177,6 +178,8 @@ struct stats {
 };
 
 static double per_second(int n, double ms) { return ms > 0 ? n / ms * 1e3 : 0; }
+
+static void add_figure(void *json, const char *name, double value) { cJSON_AddNumberToObject(json, name, value); }
 
 static void print_stats(const struct run *r, const struct engine *e, const struct session *s, const struct stats *st) {
     const double pps = per_second(st->prompt_n, st->prompt_ms), tps = per_second(st->predicted_n, st->predicted_ms);
@@ -202,6 +205,7 @@ static void print_stats(const struct run *r, const struct engine *e, const struc
     cJSON_AddStringToObject(j, "attn", session_attn_name(s));
     cJSON_AddStringToObject(j, "attn_params", session_attn_params(s));
     cJSON_AddNumberToObject(j, "keys_read_per_token", st->keys_read);
+    session_report(s, add_figure, cJSON_AddObjectToObject(j, "attn_figures"));
     cJSON_AddStringToObject(j, "type_k", dtype_name(e->type_k));
     cJSON_AddStringToObject(j, "type_v", dtype_name(e->type_v));
     cJSON_AddStringToObject(j, "kernels", e->kernels->name);
@@ -368,7 +372,7 @@ int main(int argc, char **argv) {
     if (parse(&r, argc, argv, &err)) goto wrong;
     if (r.help) return 0;
     if (r.version) { printf("needle.c %s\n", NEEDLE_VERSION); return 0; }
-    if (!strcmp(r.engine.attn, "help")) {
+    if (r.engine.attn && !strcmp(r.engine.attn, "help")) {
         static char text[16384];
         attn_help(text, sizeof text);
         fputs(text, stdout);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip, &mode_s2, &mode_delta };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 /* A mode at work, with the kernel that attends for it. */
@@ -66,12 +66,13 @@ int attn_check_phases(const char *prefill, const char *decode, struct err *err) 
     return 0;
 }
 
-/* A store that keeps what each of two would. */
+/* A store that keeps what each of two would: two rings make the larger one; blocks of different strides, everything. */
 static struct kv_store both(struct kv_store a, struct kv_store b) {
-    if (!a.ring || !b.ring) return (struct kv_store){ 0 };
-    return (struct kv_store){ .ring = 1, .sink = a.sink > b.sink ? a.sink : b.sink,
-                              .recent = a.recent > b.recent ? a.recent : b.recent,
-                              .slack = a.slack > b.slack ? a.slack : b.slack };
+    if (!a.ring || !b.ring || a.stride != b.stride || a.block != b.block || a.keep != b.keep) return (struct kv_store){ 0 };
+    if (b.sink > a.sink) a.sink = b.sink;
+    if (b.recent > a.recent) a.recent = b.recent;
+    if (b.slack > a.slack) a.slack = b.slack;
+    return a;
 }
 
 static int plan_stores(struct attn *a, const struct attn_shape *s, struct err *err) {
@@ -102,9 +103,10 @@ static void worker_close(struct worker *w) {
     if (w->mode) w->mode->ops->close(w->mode);
 }
 
-static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
+static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n,
+                       bool decode) {
     const struct attn_ops *ops = w->mode->ops;
-    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile });
+    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1 });
     flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
     if (w->correct) correct_run(w->correct, w->flash, out, q, kv, layer, pos, n, ops->anchors(w->mode, layer, pos, n));
 }
@@ -159,12 +161,16 @@ void attn_close(struct attn *a) {
 
 const char *attn_name(const struct attn *a) { return a->name; }
 const char *attn_params(const struct attn *a) { return a->params; }
+const char *attn_warning(const struct attn *a) {
+    const char *of_decode = a->decode.mode ? a->decode.mode->warning : NULL;
+    return a->prefill.mode->warning ? a->prefill.mode->warning : of_decode;
+}
 const struct kv_store *attn_stores(const struct attn *a) { return a->stores; }
 void attn_phase(struct attn *a, enum attn_phase phase) { a->phase = phase; }
 
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
     const bool decode = a->phase ? a->phase == ATTN_DECODE : n == 1;
-    if (n > 0) worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n);
+    if (n > 0) worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode);
 }
 
 size_t attn_scratch_bytes(const struct attn *a) {
@@ -179,6 +185,15 @@ void attn_counters(const struct attn *a, uint64_t *keys_read, uint64_t *rows) {
     uint64_t keys, n;
     worker_counters(&a->decode, &keys, &n);
     *keys_read += keys, *rows += n;
+}
+
+static void worker_report(const struct worker *w, attn_figure *fn, void *ctx) {
+    if (w->mode && w->mode->ops->report) w->mode->ops->report(w->mode, fn, ctx);
+}
+
+void attn_report(const struct attn *a, attn_figure *fn, void *ctx) {
+    worker_report(&a->prefill, fn, ctx);
+    worker_report(&a->decode, fn, ctx);
 }
 
 void attn_help(char *buf, size_t size) {

@@ -17,6 +17,8 @@
 struct attn_shape {
     int n_layers, n_heads, n_kv_heads, k_dim, v_dim;
     int max_batch;                 /* most tokens of one attn_run */
+    int max_tokens;                /* most tokens of the cache; 0: not known, which some modes refuse */
+    const char *trained;           /* the mode the model was trained with, as text; NULL: full attention */
     float scale;                   /* scores are scale * q.k; 1/sqrt(k_dim) unless the model says otherwise */
 };
 
@@ -35,6 +37,7 @@ enum attn_phase { ATTN_PREFILL = 1, ATTN_DECODE = 2 };
 void attn_phase(struct attn *, enum attn_phase);
 void attn_close(struct attn *);                                    /* NULL is fine */
 const char *attn_name(const struct attn *);                        /* "full"; "full+delta" when the phases differ */
+const char *attn_warning(const struct attn *);                     /* what its user should know; or NULL */
 const char *attn_params(const struct attn *);                      /* "sink=64,recent=256": every key with its value */
 
 /* What the cache has to keep for each head, for kv_shape.stores: [n_layers][n_kv_heads]; NULL: everything. */
@@ -49,6 +52,10 @@ size_t attn_scratch_bytes(const struct attn *);
 void attn_counters(const struct attn *, uint64_t *keys_read, uint64_t *rows);
 /* Keys scored so far in order to choose, each counted once for all the query heads it was scored for together. */
 uint64_t attn_searched(const struct attn *);
+
+/* Calls fn for each figure a mode keeps about itself, such as "recall", if it keeps any. */
+typedef void attn_figure(void *ctx, const char *name, double value);
+void attn_report(const struct attn *, attn_figure *fn, void *ctx);
 
 /* The text of `--attn help`: every mode with its keys, defaults and source paper. */
 void attn_help(char *buf, size_t size);

@@ -26,9 +26,10 @@ int session_open(struct session **out, const struct model *m, const struct sessi
     s->m = m, s->o = *o;
     if (!s->o.batch) s->o.batch = BATCH_DEFAULT;
     if (s->o.batch > s->o.n_ctx) s->o.batch = s->o.n_ctx;
-    const char *attn = o->attn ? o->attn : "full";
+    const char *trained = *c->attn ? c->attn : NULL, *attn = o->attn ? o->attn : trained ? trained : "full";
     const struct attn_shape shape = { .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
-                                      .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .scale = c->attn_scale };
+                                      .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .max_tokens = o->n_ctx, .trained = trained,
+                                      .scale = c->attn_scale };
     if (o->n_ctx < 1) { fail(err, "context of %d tokens, wanted at least 1", o->n_ctx); goto fail; }
     if (attn_open_phases(&s->attn, o->attn_prefill ? o->attn_prefill : attn, o->attn_decode ? o->attn_decode : attn, &shape,
                          m->kernels, err))
@@ -139,8 +140,11 @@ double session_token_kv_bytes(const struct session *s) {
     const size_t page = tile_k_bytes(k->type_k, k->k_dim) + tile_v_bytes(k->type_v, k->v_dim);
     return (double)page * k->n_layers * k->n_kv_heads / KV_PAGE;
 }
+const char *session_attn_warning(const struct session *s) { return attn_warning(s->attn); }
 const char *session_attn_name(const struct session *s) { return attn_name(s->attn); }
 const char *session_attn_params(const struct session *s) { return attn_params(s->attn); }
+
+void session_report(const struct session *s, attn_figure *fn, void *ctx) { attn_report(s->attn, fn, ctx); }
 
 double session_keys_read(const struct session *s) {
     uint64_t keys, queries;

@@ -16,7 +16,7 @@
 
 static struct gguf *open_ok(const char *path) {
     struct gguf *g = NULL;
-    struct err err = {{0}};
+    struct err err = { 0 };
     if (gguf_open(&g, path, NULL, &err)) fail_msg("%s", err.msg);
     return g;
 }
@@ -62,7 +62,7 @@ static double deviation(const struct gguf *g, const char *name) {
 }
 
 static struct gguf *make(const char *shape, const char *type, int layers, int vocab, uint64_t seed) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     struct synth_shape s = *shape_find(shape);
     const char *path = temp_path("random.gguf");
     s.n_layers = layers;
@@ -226,7 +226,7 @@ static void check_local(const double *q, const double *k, int back, const char *
 }
 
 static void induction(const char *type, int lookups, uint64_t seed) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     struct induction_options o = { .n_ctx = CONTEXT, .n_lookups = lookups, .seed = seed };
     const char *path = temp_path("induction.gguf");
     if (synth_induction(path, &o, recipe_by_name(type), &err)) fail_msg("%s", err.msg);

@@ -197,7 +197,7 @@ static int perplexity(const struct engine *e, const struct ppl *p, struct err *e
     }
     const double m = (double)sc.n, ppl = exp(sc.nll / m);
     if (p->kld)
-        printf("mean KL(%s || %s) = %.6g +/- %.2g, same top token %.3f %%, %llu tokens\n", p->kld, p->engine.attn, sc.kl / m,
+        printf("mean KL(%s || %s) = %.6g +/- %.2g, same top token %.3f %%, %llu tokens\n", p->kld, session_attn_name(s), sc.kl / m,
                standard_error(sc.kl, sc.kl2, m), 100.0 * (double)sc.same / m, (unsigned long long)sc.n);
     printf("ppl = %.4f +/- %.4f\n", ppl, ppl * standard_error(sc.nll, sc.nll2, m));
     rc = fflush(stdout) ? fail(err, "stdout: %s", strerror(errno)) : 0;

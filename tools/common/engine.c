@@ -27,7 +27,8 @@ int engine_check(struct engine *e, const struct engine_args *a, struct err *err)
 }
 
 int engine_check_attn(const struct engine_args *a, struct err *err) {
-    return attn_check_phases(a->attn_prefill ? a->attn_prefill : a->attn, a->attn_decode ? a->attn_decode : a->attn, err);
+    const char *both = a->attn ? a->attn : "full";
+    return attn_check_phases(a->attn_prefill ? a->attn_prefill : both, a->attn_decode ? a->attn_decode : both, err);
 }
 
 int engine_open(struct engine *e, struct err *err) {

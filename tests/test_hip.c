@@ -1,0 +1,556 @@
+/* Mode hip through the cache: which keys each query reads, against the method written down plainly; what must not
+ * change a bit; what it costs; delta correction. */
+#include "tests/common/attend.h"
+#include "tests/common/check.h"
+#include "tests/common/tiny.h"
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void each_set(void (*f)(const struct kernels *)) {
+    char names[64];
+    snprintf(names, sizeof names, "%s", kernels_names());
+    for (char *name = strtok(names, " "); name; name = strtok(NULL, " ")) f(kernels_pick(name));
+}
+
+/* A problem whose output shows what was read: value j is the j-th unit vector. Small whole numbers for q and k, so that
+ * scores are exact in any order of summation. */
+static struct problem probe_new(int n, int n_heads, int n_kv_heads, int k_dim, enum dtype type, uint64_t seed) {
+    struct problem p = problem_new(n, n_heads, n_kv_heads, k_dim, n, type, DT_F32);
+    for (size_t i = 0; i < (size_t)n * n_heads * k_dim; i++) p.q[i] = (float)(noise(&seed) % 5) - 2;
+    for (size_t i = 0; i < (size_t)n * n_kv_heads * k_dim; i++) p.k[i] = (float)(noise(&seed) % 7) - 3;
+    for (int t = 0; t < n; t++)
+        for (int g = 0; g < n_kv_heads; g++)
+            for (int i = 0; i < n; i++) p.v[((size_t)t * n_kv_heads + g) * n + i] = i == t;
+    p.shape.scale = 0.25f;
+    return p;
+}
+
+/* ---- The method, plainly ---- */
+
+struct method {
+    int stages, k, window, sink, bk, sk, bq, sq, refresh, until, chunk[3], keep[3], every[3];
+    char owner;                                /* 'k', 'q', 'l' */
+};
+
+static const char *method_text(const struct method *m) {
+    static char text[512];
+    int n = snprintf(text, sizeof text, "hip,dense=0,until=%d,window=%d,sink=%d,bq=%d,owner=%s", m->until, m->window, m->sink,
+                     m->bq, m->owner == 'k' ? "kv" : m->owner == 'q' ? "q" : "layer");
+    if (m->stages == 1)
+        snprintf(text + n, sizeof text - (size_t)n, ",k=%d,bk=%d,sk=%d,sq=%d,refresh=%d", m->k, m->bk, m->sk, m->sq, m->refresh);
+    else
+        snprintf(text + n, sizeof text - (size_t)n, ",stages=3,chunk=%d:%d:%d,keep=%d:%d:%d,every=%d:%d:%d", m->chunk[0],
+                 m->chunk[1], m->chunk[2], m->keep[0], m->keep[1], m->keep[2], m->every[0], m->every[1], m->every[2]);
+    return text;
+}
+
+static int owns(const struct problem *p, char owner, int asking, int head) {
+    const int group = p->shape.n_heads / p->shape.n_kv_heads;
+    return owner == 'l' || (owner == 'q' ? head == asking : head / group == asking / group);
+}
+
+/* Score of key j for the mean of the queries from..to of one head. */
+static double dot(const struct problem *p, int from, int to, int head, int j) {
+    const struct attn_shape *s = &p->shape;
+    const float *k = p->k + ((size_t)j * s->n_kv_heads + (size_t)head / (size_t)(s->n_heads / s->n_kv_heads)) * s->k_dim;
+    double sum = 0;
+    for (int t = from; t <= to; t++)
+        for (int i = 0; i < s->k_dim; i++) sum += p->q[((size_t)t * s->n_heads + head) * s->k_dim + i] * k[i];
+    return sum / (to - from + 1);
+}
+
+/* The best score any sample of the block p0..p1 gives key j: of every stride queries the last, or their mean. */
+static double worth(const struct problem *p, const struct method *m, int asking, int p0, int p1, int stride, int pool, int j) {
+    double best = -INFINITY;
+    for (int h = 0; h < p->shape.n_heads; h++) {
+        if (!owns(p, m->owner, asking, h)) continue;
+        for (int t = p0; t <= p1; t += stride) {
+            int last = t + stride - 1;
+            if (last > p1) {
+                if (!pool && t > p0) continue;
+                last = p1;
+            }
+            if (!pool && j > last - m->window) continue;
+            best = fmax(best, dot(p, pool ? t : last, last, h, j));
+        }
+    }
+    return best;
+}
+
+struct branch { int start, count; double score; };
+
+/* The keep best of n branches in order of position; ties go to the lower. */
+static int prune(struct branch *b, int n, int keep) {
+    for (; n > keep; n--) {
+        int worst = 0;
+        for (int i = 1; i < n; i++)
+            if (b[i].score <= b[worst].score) worst = i;
+        memmove(b + worst, b + worst + 1, (size_t)(n - worst - 1) * sizeof *b);
+    }
+    return n;
+}
+
+/* Marks in seen[] the keys a search for queries p0..p1 selects. */
+static void beam(char *seen, const struct problem *p, const struct method *m, int asking, int p0, int p1) {
+    const int end = p1 - m->window + 1, all = end - m->sink, n = (all + m->bk - 1) / m->bk, width = m->k / m->bk;
+    if (all <= 0) return;
+    struct branch b[512], next[512];
+    int count = n < width ? n : width, longest = 0;
+    for (int i = 0; i < count; i++) {
+        b[i] = (struct branch){ i * n / count, (i + 1) * n / count - i * n / count, 0 };
+        if (b[i].count > longest) longest = b[i].count;
+    }
+    while (longest > 1) {
+        int c = 0;
+        for (int i = 0; i < count; i++) {
+            const int half = b[i].count / 2;
+            if (half) next[c++] = (struct branch){ b[i].start, half, 0 };
+            next[c++] = (struct branch){ b[i].start + half, b[i].count - half, 0 };
+        }
+        for (int i = 0; i < c; i++) {
+            const int from = m->sink + (next[i].start + next[i].count / 2) * m->bk;
+            next[i].score = -INFINITY;
+            for (int x = m->sk - 1; x < m->bk && from + x < end; x += m->sk)
+                next[i].score = fmax(next[i].score, worth(p, m, asking, p0, p1, m->sq, 0, from + x));
+        }
+        count = prune(next, c, width);
+        memcpy(b, next, (size_t)count * sizeof *b);
+        longest = 0;
+        for (int i = 0; i < count; i++) if (b[i].count > longest) longest = b[i].count;
+    }
+    for (int i = 0; i < count; i++)
+        for (int j = m->sink + b[i].start * m->bk; j < m->sink + (b[i].start + 1) * m->bk && j < end; j++) seen[j] = 1;
+}
+
+/* Stages first.. of the chain; lefts[] holds what each stage kept. */
+struct chain { int left[3][256], n[3]; };
+
+static void chain_search(struct chain *c, const struct problem *p, const struct method *m, int asking, int p0, int p1, int first) {
+    static const int stride[3] = { 4, 4, 1 };
+    for (int s = first; s < 3; s++) {
+        static struct branch b[4096];
+        int n = 0;
+        if (!s)
+            for (int l = m->sink; l <= p0 - (m->window - m->chunk[0]); l += m->chunk[0]) b[n++].start = l;
+        else
+            for (int i = 0; i < c->n[s - 1]; i++)
+                for (int l = 0; l < m->chunk[s - 1]; l += m->chunk[s]) b[n++].start = c->left[s - 1][i] + l;
+        for (int i = 0; i < n; i++) {
+            int lo = b[i].start, hi = lo + m->chunk[s];
+            b[i].score = -INFINITY;
+            while (hi - lo > 1) {
+                const int mid = (lo + hi) / 2;
+                const double x = worth(p, m, asking, p0, p1, stride[s], 1, (lo + mid) / 2);
+                const double y = worth(p, m, asking, p0, p1, stride[s], 1, (mid + hi) / 2);
+                if (x > y) hi = mid; else lo = mid;
+                b[i].score = fmax(b[i].score, fmax(x, y));
+            }
+        }
+        c->n[s] = prune(b, n, m->keep[s] / m->chunk[s]);
+        for (int i = 0; i < c->n[s]; i++) c->left[s][i] = b[i].start;
+    }
+}
+
+/* What of the decode path is remembered for one asking head. */
+struct memory { char *seen; struct chain chain; int searched; };
+
+/* Everything query t reads, if its block is p0..p1 (decoding: p0 == p1 == t, and `due` says which stages search). */
+static void reads(char *seen, struct memory *mem, const struct problem *p, const struct method *m, int asking, int t, int p0,
+                  int p1, int due) {
+    if (due < 3) {
+        memset(mem->seen, 0, (size_t)p->n);
+        mem->searched = p0;
+        if (m->stages == 1) beam(mem->seen, p, m, asking, p0, p1);
+        else {
+            chain_search(&mem->chain, p, m, asking, p0, p1, due);
+            for (int i = 0; i < mem->chain.n[2]; i++) memset(mem->seen + mem->chain.left[2][i], 1, (size_t)m->chunk[2]);
+        }
+    }
+    for (int j = 0; j < p->n; j++)
+        seen[j] = j <= t && (j < m->sink || j > t - m->window - (p0 - mem->searched) || mem->seen[j]);
+}
+
+/* Compares what the output shows to have been read with what should be. Tokens below `prefill` come in chunks, the others
+ * one by one. */
+static void check_reads(const struct problem *p, const struct method *m, const struct kernels *k, int prefill, int chunk) {
+    const int n = p->n, heads = p->shape.n_heads;
+    float *out = malloc((size_t)n * heads * n * sizeof *out);
+    char *seen = malloc((size_t)n);
+    struct memory *mem = calloc((size_t)heads, sizeof *mem);
+    uint64_t want_keys = 0, keys, rows;
+    struct pair s = pair_open(p, method_text(m), k, chunk);
+    for (int h = 0; h < heads; h++) mem[h].seen = calloc(1, (size_t)n + 4096);
+    for (int pos = 0; pos < prefill; pos += chunk) pair_feed(s, p, pos, prefill - pos < chunk ? prefill - pos : chunk, out);
+    for (int pos = prefill; pos < n; pos++) pair_feed(s, p, pos, 1, out);
+    for (int t = 0; t < n; t++)
+        for (int h = 0; h < heads; h++) {
+            const int call = t / chunk * chunk, next = call + chunk < prefill ? call + chunk : prefill;
+            int p0 = t / m->bq * m->bq, p1 = p0 + m->bq - 1, due = 0;
+            if (p0 < call) p0 = call;
+            if (p1 >= next) p1 = next - 1;
+            if (t >= prefill) {
+                p0 = p1 = t;
+                if (m->stages == 1) due = t > prefill && t % m->refresh ? 3 : 0;
+                else for (due = 0; t > prefill && due < 3 && t % m->every[due]; ) due++;
+            } else if (t > p0) due = 3;
+            reads(seen, &mem[h], p, m, h, t, p0, p1, due);
+            const int call_end = t < prefill ? next : t + 1;
+            for (int j = 0; j < n; j++) {
+                if (call_end <= m->until) seen[j] = j <= t;
+                want_keys += (uint64_t)seen[j];
+                if ((out[((size_t)t * heads + h) * n + j] > 0) != seen[j])
+                    fail_msg("%s, %s, %d then one by one, by %d: query %d of head %d %s key %d", k->name, method_text(m), prefill,
+                             chunk, t, h, seen[j] ? "misses" : "reads", j);
+            }
+        }
+    attn_counters(s.attn, &keys, &rows);
+    assert_int_equal(keys, want_keys);
+    assert_int_equal(rows, (uint64_t)n * heads);
+    for (int h = 0; h < heads; h++) free(mem[h].seen);
+    free(mem);
+    free(seen);
+    free(out);
+    pair_close(s);
+}
+
+static void all_reads(const struct kernels *k) {
+    static const struct method methods[] = {
+        { 1, 16, 16, 4, 2, 1, 16, 2, 8, 0, .owner = 'k' },      /* the papers' proportions */
+        { 1, 32, 48, 16, 16, 1, 16, 4, 4, 0, .owner = 'k' },    /* a block is a page of the cache */
+        { 1, 12, 17, 3, 4, 2, 8, 3, 5, 0, .owner = 'q' },
+        { 1, 15, 33, 0, 3, 2, 32, 32, 7, 0, .owner = 'l' },
+        { 1, 8, 16, 8, 1, 1, 1, 1, 1, 100, .owner = 'k' },
+        { 1, 64, 16, 1, 32, 3, 16, 5, 3, 0, .owner = 'q' },
+        { .stages = 3, .window = 40, .sink = 8, .bq = 16, .chunk = { 16, 8, 4 }, .keep = { 96, 40, 16 }, .every = { 8, 4, 2 }, .owner = 'k' },
+        { .stages = 3, .window = 64, .sink = 5, .bq = 32, .chunk = { 32, 4, 2 }, .keep = { 64, 64, 12 }, .every = { 12, 4, 3 }, .owner = 'q' },
+        { .stages = 3, .window = 33, .sink = 0, .bq = 8, .chunk = { 8, 8, 8 }, .keep = { 80, 40, 24 }, .every = { 8, 6, 1 }, .owner = 'l' },
+    };
+    const int few = !strcmp(k->name, "scalar");
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        const enum dtype type = i % 3 == 1 ? DT_F16 : i % 3 ? DT_BF16 : DT_F32;
+        /* No block's rest is three queries long: a mean over three would not be exact. */
+        struct problem p = probe_new(202, 4, 2, 8, type, i + 1), one = probe_new(160, 3, 1, 12, DT_F32, i + 99);
+        check_reads(&p, &methods[i], k, 202, methods[i].bq * 2);
+        if (!few) check_reads(&p, &methods[i], k, 130, 202);
+        check_reads(&p, &methods[i], k, 0, 1);
+        if (!few) check_reads(&one, &methods[i], k, 101, 38);
+        problem_free(&p);
+        problem_free(&one);
+    }
+}
+
+static void test_reads_what_the_method_says(void **state) { (void)state; each_set(all_reads); }
+
+/* ---- What must be the same ---- */
+
+static void expect_same(const struct problem *p, const char *a, const char *b, int chunk, int from) {
+    float *x = problem_run(p, a, kernels_pick(NULL), chunk), *y = problem_run(p, b, kernels_pick(NULL), chunk);
+    const size_t width = (size_t)p->shape.n_heads * p->shape.v_dim;
+    if (memcmp(x + from * width, y + from * width, ((size_t)p->n - from) * width * sizeof *x))
+        fail_msg("%d tokens by %d: %s is not %s", p->n, chunk, a, b);
+    free(x);
+    free(y);
+}
+
+/* Budget for every key, or a window over all of them: full attention, to the bit. */
+static void test_everything_selected_is_full(void **state) {
+    (void)state;
+    static const char *const enough[] = {
+        "hip,dense=0,until=0,k=512", "hip,dense=0,until=0,k=16,window=400", "hip,dense=0,until=0,k=640,bk=16,owner=q",
+        "hip,dense=0,until=0,k=399,bk=3,owner=layer,sink=0,window=64", "hip,dense=0,until=400", "hip,dense=2,until=0,k=2",
+        "hip,dense=0,until=0,stages=3,window=64,sink=0,bq=32,chunk=32:16:8,keep=512:512:512",
+        "hip,dense=0,until=0,phase=decode,k=512,refresh=3",
+    };
+    static const struct { int heads, kv_heads, k_dim, v_dim; enum dtype k, v; } shape[] = {
+        { 4, 2, 32, 32, DT_F32, DT_F32 }, { 3, 3, 24, 40, DT_F16, DT_BF16 }, { 8, 1, 64, 32, DT_Q8_0, DT_Q4_0 },
+        { 2, 2, 32, 64, DT_Q4_0, DT_F16 }, { 5, 1, 16, 8, DT_BF16, DT_F32 },
+    };
+    for (int s = 0; s < 5; s++) {
+        struct problem p = problem_new(397, shape[s].heads, shape[s].kv_heads, shape[s].k_dim, shape[s].v_dim, shape[s].k, shape[s].v);
+        for (size_t i = 0; i < sizeof enough / sizeof *enough; i++) {
+            expect_same(&p, enough[i], "full", 128, 0);
+            if (s < 2) expect_same(&p, enough[i], "full", 1, 0);
+        }
+        problem_free(&p);
+    }
+}
+
+/* Every KV type, and what is sparse differs from what is full (or the test above would say nothing). */
+static void test_sparse_is_not_full(void **state) {
+    (void)state;
+    static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0 };
+    for (int t = 0; t < 5; t++) {
+        struct problem p = problem_new(500, 4, 2, 32, 32, types[t], types[4 - t]);
+        float *full = problem_run(&p, "full", kernels_pick(NULL), 100);
+        float *some = problem_run(&p, "hip,dense=0,until=0,k=32,window=64,delta=0", kernels_pick(NULL), 100);
+        for (int i = 0; i < 500; i++)
+            if (i < 100 || i >= 128) assert_int_equal(!memcmp(full + i * 128, some + i * 128, 128 * sizeof *full), i < 100);
+        free(full);
+        free(some);
+        problem_free(&p);
+    }
+}
+
+/* Threads, and chunks cut at multiples of bq. */
+static void test_same_bits(void **state) {
+    (void)state;
+    static const char *const modes[] = {
+        "hip,dense=0,until=0,k=32,window=64", "hip,dense=0,until=0,k=64,bk=16,window=64,owner=q,delta=16",
+        "hip,dense=0,until=0,k=30,bk=3,window=64,owner=layer,delta=48",
+        "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:64,delta=64",
+    };
+    static const int chunks[] = { 64, 128, 448 };
+    struct problem p = problem_new(700, 4, 2, 32, 32, DT_F16, DT_F16);
+    for (int m = 0; m < 4; m++) {
+        omp_set_num_threads(1);
+        float *one = problem_run(&p, modes[m], kernels_pick(NULL), 700), *slow = problem_run(&p, modes[m], kernels_pick(NULL), 1);
+        for (int threads = 1; threads <= 3; threads++) {
+            omp_set_num_threads(threads);
+            for (int c = 0; c < 3; c++) {
+                float *got = problem_run(&p, modes[m], kernels_pick(NULL), chunks[c]);
+                if (memcmp(got, one, 700 * 128 * sizeof *got))
+                    fail_msg("%s: other bits with %d threads in chunks of %d", modes[m], threads, chunks[c]);
+                free(got);
+            }
+            float *got = problem_run(&p, modes[m], kernels_pick(NULL), 1);
+            assert_memory_equal(got, slow, 700 * 128 * sizeof *got);
+            free(got);
+        }
+        free(one);
+        free(slow);
+    }
+    omp_set_num_threads(1);
+    problem_free(&p);
+}
+
+/* What comes after a token does not change it: not keys, not values, and beyond its block not queries either. */
+static void test_causal(void **state) {
+    (void)state;
+    static const char *const modes[] = {
+        "hip,dense=0,until=0,k=32,window=64", "hip,dense=0,until=0,k=32,bk=16,window=64,delta=32",
+        "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:32",
+    };
+    static const int cuts[] = { 70, 128, 255, 300, 449 };
+    struct problem p = problem_new(450, 4, 2, 16, 16, DT_F32, DT_F32);
+    for (int m = 0; m < 3; m++) {
+        float *want = problem_run(&p, modes[m], kernels_pick(NULL), 450);
+        for (int c = 0; c < 5; c++) {
+            struct problem other = problem_new(450, 4, 2, 16, 16, DT_F32, DT_F32);
+            for (int i = (cuts[c] + 1) * 32; i < 450 * 32; i++) other.k[i] = 30 - other.k[i], other.v[i] = 1e30f;
+            for (int i = (cuts[c] / 64 + 1) * 64 * 64; i < 450 * 64; i++) other.q[i] = -other.q[i];
+            float *got = problem_run(&other, modes[m], kernels_pick(NULL), 450);
+            assert_memory_equal(got, want, (size_t)(cuts[c] + 1) * 64 * sizeof *got);
+            free(got);
+            problem_free(&other);
+        }
+        free(want);
+    }
+    problem_free(&p);
+}
+
+/* Keys all alike, keys that are no numbers: legal lists, and every row still reads its own token. */
+static void test_strange_keys(void **state) {
+    (void)state;
+    struct method m = { 1, 16, 16, 4, 2, 1, 16, 2, 8, 0, .owner = 'k' };
+    struct problem p = probe_new(150, 2, 1, 8, DT_F32, 4);
+    for (int i = 0; i < 150 * 8; i++) p.k[i] = 1;
+    check_reads(&p, &m, kernels_pick(NULL), 100, 100);
+    for (int i = 0; i < 8; i++) p.k[60 * 8 + i] = NAN;
+    float *out = problem_run(&p, method_text(&m), kernels_pick(NULL), 50);
+    for (int t = 0; t < 60; t++) assert_true(out[(size_t)t * 300 + t] > 0);
+    free(out);
+    problem_free(&p);
+}
+
+/* A timeline given up leaves nothing behind: masks, windows, corrections. */
+static void test_rewind(void **state) {
+    (void)state;
+    static const char *const modes[] = {
+        "hip,dense=0,until=0,k=32,window=64,refresh=50", "hip,dense=0,until=0,k=32,window=64,delta=64",
+        "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:32,every=32:8:4",
+    };
+    static const int back[] = { 330, 320, 310, 256, 200, 100, 0 };
+    struct problem p = problem_new(400, 4, 2, 16, 16, DT_F16, DT_F16), other = problem_new(400, 4, 2, 16, 16, DT_F16, DT_F16);
+    for (int i = 0; i < 400 * 64; i++) other.q[i] = other.q[(i + 64 * 31) % (400 * 64)];
+    for (int i = 0; i < 400 * 32; i++) other.k[i] = other.k[(i + 32 * 77) % (400 * 32)];
+    for (int m = 0; m < 3; m++)
+        for (int b = 0; b < 7; b++) {
+            /* Prefill the other problem's tail, decode, go back; prefill to 336 and decode the right one. */
+            float *got = malloc(400 * 64 * sizeof *got), *want = malloc(400 * 64 * sizeof *want);
+            struct pair s = pair_open(&p, modes[m], kernels_pick(NULL), 400), fresh = pair_open(&p, modes[m], kernels_pick(NULL), 400);
+            if (back[b]) pair_feed(s, &p, 0, back[b], got), pair_feed(fresh, &p, 0, back[b], want);
+            pair_feed(s, &other, back[b], 336 - back[b], got);
+            for (int t = 336; t < 345; t++) pair_feed(s, &other, t, 1, got);
+            kv_truncate(s.kv, back[b]);
+            pair_feed(s, &p, back[b], 336 - back[b], got);
+            pair_feed(fresh, &p, back[b], 336 - back[b], want);
+            for (int t = 336; t < 400; t++) pair_feed(s, &p, t, 1, got), pair_feed(fresh, &p, t, 1, want);
+            /* Where the lost timeline had anchors, the one before is forgotten: corrections begin at the next. */
+            const int from = m == 1 && back[b] < 320 ? (back[b] + 63) / 64 * 64 : back[b];
+            assert_memory_equal(got + from * 64, want + from * 64, (size_t)(400 - from) * 64 * sizeof *got);
+            pair_close(s);
+            pair_close(fresh);
+            free(got);
+            free(want);
+        }
+    problem_free(&p);
+    problem_free(&other);
+}
+
+/* ---- Cost ---- */
+
+static int levels(int n, int width) {
+    int l = 0;
+    for (int longest = (n + width - 1) / width; longest > 1; longest = (longest + 1) / 2) l++;
+    return l;
+}
+
+/* Prefill from 4k to 128k tokens: what is attended grows as T, what is searched as T log T, both as the formula says. */
+static void test_cost_of_prefill(void **state) {
+    (void)state;
+    enum { N = 1 << 17, K = 64, BK = 2, W = 64, SINK = 16, BQ = 64 };
+    struct problem p = problem_new(N, 1, 1, 4, 4, DT_F32, DT_F32);
+    float *out = malloc((size_t)N * 4 * sizeof *out);
+    uint64_t most = 0, keys, rows, before = 0, before_searched = 0;
+    struct pair s = pair_open(&p, "hip,dense=0,until=0,k=64,bk=2,window=64,sink=16,bq=64,sq=64", kernels_pick(NULL), 2048);
+    for (int pos = 0, last = 0; pos < N; pos += 2048) {
+        pair_feed(s, &p, pos, 2048, out);
+        for (int p1 = pos + BQ - 1; p1 < pos + 2048; p1 += BQ)
+            if (p1 - W + 1 > SINK) most += (uint64_t)2 * K * (uint64_t)levels((p1 - W + 1 - SINK + BK - 1) / BK, K / BK);
+        const int length = pos + 2048;
+        if (length < 4096 || (length & (length - 1))) continue;
+        const uint64_t searched = attn_searched(s.attn);
+        attn_counters(s.attn, &keys, &rows);
+        assert_int_equal(rows, length);
+        assert_true(keys <= (uint64_t)length * (K + W + SINK) && keys > (uint64_t)length * (K + W + SINK) * 9 / 10);
+        if (searched > most || searched < most * 9 / 10)
+            fail_msg("%d tokens: %llu keys searched, at most %llu", length, (unsigned long long)searched, (unsigned long long)most);
+        if (last) {
+            const double attended = (double)keys / (double)before, hunted = (double)searched / (double)before_searched;
+            if (!(attended < 2.1 && hunted < 2.6 && hunted > 2)) fail_msg("%d to %d: %g and %g times", last, length, attended, hunted);
+        }
+        last = length, before = keys, before_searched = searched;
+    }
+    pair_close(s);
+    free(out);
+    problem_free(&p);
+}
+
+/* Decoding: a search every refresh steps, and reads that do not grow with the context. */
+static void test_cost_of_decode(void **state) {
+    (void)state;
+    enum { N = 40000, K = 128, BK = 2, W = 64, SINK = 16, STEPS = 64 };
+    static const int at[] = { 4096, 20000, N - STEPS };
+    struct problem p = problem_new(N, 4, 2, 8, 4, DT_F16, DT_F16);
+    float *out = malloc((size_t)N * 16 * sizeof *out);
+    uint64_t keys[2], rows[2], first = 0;
+    struct pair s = pair_open(&p, "hip,dense=0,until=0,k=128,window=64,phase=decode", kernels_pick(NULL), 4096);
+    for (int i = 0, pos = 0; i < 3; i++) {
+        for (int n; pos < at[i]; pos += n) {               /* the cache alone: decoding does not look at what was before */
+            n = at[i] - pos < 4096 ? at[i] - pos : 4096;
+            struct err err;
+            assert_int_equal(kv_reserve(s.kv, pos + n, &err), 0);
+            kv_append(s.kv, 0, pos, n, p.k + (size_t)pos * 16, p.v + (size_t)pos * 8);
+        }
+        attn_counters(s.attn, &keys[0], &rows[0]);
+        const uint64_t searched = attn_searched(s.attn);
+        for (int t = 0; t < STEPS; t++, pos++) pair_feed(s, &p, pos, 1, out);
+        attn_counters(s.attn, &keys[1], &rows[1]);
+        const uint64_t read = keys[1] - keys[0], searches = (attn_searched(s.attn) - searched);
+        const uint64_t bound = (uint64_t)2 * K * (uint64_t)levels((pos - W - SINK) / BK, K / BK) * 2 * (STEPS / 8 + 1);
+        if (!first) first = read;
+        assert_true(searches <= bound && searches > bound * 8 / 10);
+        const uint64_t per_row = (uint64_t)(K + W + SINK), most = per_row + 7;   /* the window grows until the next search */
+        assert_true(read >= per_row * STEPS * 4 && read <= most * STEPS * 4);
+        if (llabs((long long)read - (long long)first) > (long long)first / 50)
+            fail_msg("at %d: %llu keys read, at first %llu", pos, (unsigned long long)read, (unsigned long long)first);
+    }
+    pair_close(s);
+    free(out);
+    problem_free(&p);
+}
+
+/* ---- Delta correction ---- */
+
+static void test_delta(void **state) {
+    (void)state;
+    enum { N = 500, WIDTH = 4 * 16, G = 32 };
+    struct problem p = problem_new(N, 4, 2, 16, 16, DT_F16, DT_F16);
+    const struct kernels *k = kernels_pick(NULL);
+    float *full = problem_run(&p, "full", k, N), *sparse = problem_run(&p, "hip,dense=0,until=0,k=32,window=64", k, N);
+    float *got = problem_run(&p, "hip,dense=0,until=0,k=32,window=64,delta=32", k, N);
+    for (int t = 0; t < N; t++)
+        for (int i = 0; i < WIDTH; i++) {
+            const int a = t / G * G, x = t * WIDTH + i, y = a * WIDTH + i;
+            const float want = t == a ? full[x] : sparse[x] + (full[y] - sparse[y]);
+            if (got[x] != want) fail_msg("token %d: %g, wanted %g", t, got[x], want);
+        }
+    float *all = problem_run(&p, "hip,dense=0,until=0,k=32,window=64,delta=1", k, 100);
+    assert_memory_equal(all, full, N * WIDTH * sizeof *all);
+    free(all);
+    all = problem_run(&p, "hip,dense=0,until=0,k=512,delta=32", k, 64);    /* nothing to correct */
+    assert_memory_equal(all, full, N * WIDTH * sizeof *all);
+    free(all);
+    float *decoded = problem_run(&p, "hip,dense=0,until=0,k=32,window=64,delta=32", k, 1);
+    float *plain = problem_run(&p, "hip,dense=0,until=0,k=32,window=64", k, 1);
+    assert_memory_equal(decoded, plain, N * WIDTH * sizeof *plain);        /* decoding is left alone */
+    free(decoded);
+    free(plain);
+
+    uint64_t keys[2], rows[2];
+    for (int i = 0; i < 2; i++) {
+        struct pair s = pair_open(&p, i ? "hip,dense=0,until=0,k=32,window=64,delta=32" : "hip,dense=0,until=0,k=32,window=64", k, N);
+        pair_feed(s, &p, 0, N, got);
+        attn_counters(s.attn, &keys[i], &rows[i]);
+        pair_close(s);
+    }
+    uint64_t extra = 0;
+    for (int a = 0; a < N; a += G) extra += (uint64_t)(a + 1) * 4;
+    assert_int_equal(keys[1] - keys[0], extra);
+    assert_int_equal(rows[1], rows[0]);
+    free(full);
+    free(sparse);
+    free(got);
+    problem_free(&p);
+}
+
+/* ---- Parameters ---- */
+
+static void test_refused(void **state) {
+    (void)state;
+    static const char *const wrong[][3] = {
+        { "hip,k=100,bk=16", "k=100", "bk=16" }, { "hip,window=32", "window=32", "bq=64" }, { "hip,sk=4", "sk=4", "bk=2" },
+        { "hip,bq=8,sq=9", "sq=9", "bq=8" }, { "hip,stages=2", "stages=2", "3" }, { "hip,rep=middle", "middle", "centre" },
+        { "hip,owner=all", "all", "layer" }, { "hip,stages=3,k=1024", "k=1024", "stages=3" }, { "hip,keep=1:1:1", "keep=1:1:1", "stages=1" },
+        { "hip,stages=3,chunk=256:32", "256:32", "three" }, { "hip,stages=3,window=512,chunk=96:32:8", "96", "powers" },
+        { "hip,stages=3", "window=256", "256" }, { "hip,stages=3,window=512,chunk=32:64:8", "32", "64" },
+        { "hip,stages=3,window=512,keep=8192:16384:2048", "8192", "16384" }, { "hip,stages=3,window=512,keep=100:64:8", "100", "256" },
+        { "hip,stages=3,window=512,every=300:8:4", "300", "256" }, { "hip,phase=decode,delta=64", "delta=64", "phase=decode" },
+        { "hip,until=soon", "soon", "whole" }, { "hip,k=0", "k=0", "1" }, { "hip,top=3", "top", "window" },
+    };
+    struct err err;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(attn_check(wrong[i][0], &err), -1);
+        for (int w = 1; w < 3; w++)
+            if (!strstr(err.msg, wrong[i][w])) fail_msg("'%s' gives \"%s\", which lacks '%s'", wrong[i][0], err.msg, wrong[i][w]);
+        assert_null(strchr(err.msg, '\n'));
+    }
+    assert_int_equal(attn_check("hip,stages=3,window=512", &err), 0);
+    struct attn *a;
+    struct attn_shape many = { .n_layers = 1, .n_heads = 65, .n_kv_heads = 1, .k_dim = 8, .v_dim = 8, .max_batch = 1, .scale = 1 };
+    assert_int_equal(attn_open(&a, "hip,owner=q", &many, kernels_pick(NULL), &err), -1);
+    assert_non_null(strstr(err.msg, "65"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reads_what_the_method_says), cmocka_unit_test(test_everything_selected_is_full),
+        cmocka_unit_test(test_sparse_is_not_full), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_causal),
+        cmocka_unit_test(test_strange_keys), cmocka_unit_test(test_rewind), cmocka_unit_test(test_cost_of_prefill),
+        cmocka_unit_test(test_cost_of_decode), cmocka_unit_test(test_delta), cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
