@@ -60,10 +60,10 @@ struct hip {
 };
 
 static const struct attn_key keys[] = {
-    { "k", "512", "keys the search selects (stages=1)" },
+    { "k", "1024", "keys the search selects; the authors: 512 (stages=1)" },
     { "window", "256", "recent keys always read, the query's own among them" },
     { "sink", "16", "first keys always read" },
-    { "bk", "2", "keys of a selected block (stages=1)" },
+    { "bk", "16", "keys of a selected block: a page of the cache; the authors: 2 (stages=1)" },
     { "sk", "1", "of a block that is judged, every sk-th key is scored (stages=1)" },
     { "bq", "64", "queries that share a mask while prefilling" },
     { "sq", "2", "of these, every sq-th judges (stages=1)" },
@@ -119,7 +119,7 @@ static int check_foreign(const struct attn_args *args, int stages, struct err *e
     const char *const *foreign = stages == 1 ? of_three_stages : of_one_stage;
     size_t n = stages == 1 ? sizeof of_three_stages : sizeof of_one_stage;
     for (size_t i = 0; i < n / sizeof *foreign; i++)
-        if (strcmp(args_text(args, foreign[i]), default_of(foreign[i])))
+        if (args_text(args, foreign[i]) != default_of(foreign[i]))     /* the very string: else it was given */
             return fail(err, "attention mode hip: %s=%.64s has no meaning with stages=%d", foreign[i],
                         args_text(args, foreign[i]), stages);
     return 0;
