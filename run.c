@@ -153,7 +153,7 @@ static void show_progress(void *ctx, int done, int total) {
 static void report_memory(const struct engine *e, const struct session *s, const struct session_options *so, FILE *log) {
     char w[32], k[32], c[32], t[32], p[32], type[128];
     const struct model_config *m = &e->model->c;
-    const double kv = (double)session_kv_bytes_at(m, so, so->n_ctx), scratch = (double)session_scratch_bytes(s);
+    const double kv = (double)session_kv_bytes_at(s, so->n_ctx), scratch = (double)session_scratch_bytes(s);
     const double sum = (double)e->model->weight_bytes + kv + scratch;
     model_type_name(e->model, type, sizeof type);
     fprintf(log, "%s: %s %s, %s parameters, %d layers, %d/%d heads of %d, trained for %d tokens\n", e->args.model,
@@ -167,6 +167,7 @@ static void report_memory(const struct engine *e, const struct session *s, const
     if (room > 0 && kv + scratch > room)
         fprintf(log, "warning: KV and scratch need %s, %s of memory are available\n", human_bytes(t, kv + scratch),
                 human_bytes(w, room));
+    if (session_attn_warning(s)) fprintf(log, "warning: %s\n", session_attn_warning(s));
     if (so->n_ctx > m->n_ctx_train)
         fprintf(log, "warning: a context of %d tokens is beyond the %d the model was trained for\n", so->n_ctx, m->n_ctx_train);
 }
@@ -177,6 +178,8 @@ struct stats {
 };
 
 static double per_second(int n, double ms) { return ms > 0 ? n / ms * 1e3 : 0; }
+
+static void add_figure(void *json, const char *name, double value) { cJSON_AddNumberToObject(json, name, value); }
 
 static void print_stats(const struct run *r, const struct engine *e, const struct session *s, const struct stats *st) {
     const double pps = per_second(st->prompt_n, st->prompt_ms), tps = per_second(st->predicted_n, st->predicted_ms);
@@ -202,6 +205,7 @@ static void print_stats(const struct run *r, const struct engine *e, const struc
     cJSON_AddStringToObject(j, "attn", session_attn_name(s));
     cJSON_AddStringToObject(j, "attn_params", session_attn_params(s));
     cJSON_AddNumberToObject(j, "keys_read_per_token", st->keys_read);
+    session_report(s, add_figure, cJSON_AddObjectToObject(j, "attn_figures"));
     cJSON_AddStringToObject(j, "type_k", dtype_name(e->type_k));
     cJSON_AddStringToObject(j, "type_v", dtype_name(e->type_v));
     cJSON_AddStringToObject(j, "kernels", e->kernels->name);
@@ -363,18 +367,18 @@ int main(int argc, char **argv) {
     threads_wait_gently(argv);
     struct run r = { .engine = ENGINE_ARGS, .stats = "text", .n_predict = N_DEFAULT, .n_ctx = -1, .escapes = true,
                      .no_display_prompt = true, .sampler = SAMPLER_DEFAULTS, .seed = -1 };
-    struct err err = { "" };
+    struct err err = { 0 };
     struct engine e;
     if (parse(&r, argc, argv, &err)) goto wrong;
     if (r.help) return 0;
     if (r.version) { printf("needle.c %s\n", NEEDLE_VERSION); return 0; }
-    if (!strcmp(r.engine.attn, "help")) {
+    if (r.engine.attn && !strcmp(r.engine.attn, "help")) {
         static char text[16384];
         attn_help(text, sizeof text);
         fputs(text, stdout);
         return 0;
     }
-    if (engine_check(&e, &r.engine, &err) || attn_check(r.engine.attn, &err)) goto wrong;
+    if (engine_check(&e, &r.engine, &err) || engine_check_attn(&r.engine, &err)) goto wrong;
     r.sampler.seed = r.seed >= 0 ? (uint64_t)r.seed : (uint64_t)time(NULL) * 1000003u ^ (uint64_t)getpid();
     if (fcntl(STDOUT_FILENO, F_GETFD) < 0) {        /* else the next file opened would take its place */
         fprintf(stderr, "run: stdout is closed\n");
@@ -385,7 +389,7 @@ int main(int argc, char **argv) {
     const int rc = run(&r, &e, &err);
     engine_close(&e);
     if (rc) fprintf(stderr, "run: %s\n", err.msg);
-    return stop ? 130 : rc ? 1 : 0;
+    return stop ? 130 : rc ? 1 + err.usage : 0;
 wrong:
     fprintf(stderr, "run: %s\n", err.msg);
     return 2;

@@ -26,9 +26,14 @@ int args_parse(struct attn_args *a, const char *mode, const struct attn_key *key
     if (strlen(text) >= sizeof a->text)
         return fail(err, "attention mode %s: more than %d characters of parameters", mode, ATTN_ARGS_MAX - 1);
     strcpy(a->text, text);
+    const char *last = NULL;
     for (char *item = a->text + (*text == ','), *next; *item; item = next) {
         next = item + strcspn(item, ",");
         if (*next) *next++ = 0;
+        if (last && *item >= '0' && *item <= '9') {            /* a further number of a list */
+            item[-1] = ',';
+            continue;
+        }
         char *value = strchr(item, '=');
         if (value) *value++ = 0;
         int i = find(keys, item);
@@ -36,7 +41,7 @@ int args_parse(struct attn_args *a, const char *mode, const struct attn_key *key
         if (!value)
             return fail(err, "attention mode %s: %s wants a value, as in %s=%s", mode, item, item, keys[i].value);
         if (a->value[i]) return fail(err, "attention mode %s: %s is given twice", mode, item);
-        a->value[i] = value;
+        a->value[i] = last = value;
     }
     for (int i = 0; keys && keys[i].name; i++) {
         assert(i < ATTN_MAX_KEYS);

@@ -17,16 +17,27 @@
 struct attn_shape {
     int n_layers, n_heads, n_kv_heads, k_dim, v_dim;
     int max_batch;                 /* most tokens of one attn_run */
+    int max_tokens;                /* most tokens of the cache; 0: not known, which some modes refuse */
+    const char *trained;           /* the mode the model was trained with, as text; NULL: full attention */
     float scale;                   /* scores are scale * q.k; 1/sqrt(k_dim) unless the model says otherwise */
 };
 
 struct attn;
 
 /* text is "MODE" or "MODE,key=value,..."; an unknown mode or key is refused with the list of known ones. */
-int attn_check(const char *text, struct err *);                    /* the text alone, before any model is loaded */
+/* The text alone, before any model is loaded; and a pair of them. */
+int attn_check(const char *text, struct err *);
+int attn_check_phases(const char *prefill, const char *decode, struct err *);
 int attn_open(struct attn **out, const char *text, const struct attn_shape *, const struct kernels *, struct err *);
+/* One mode for prefill, another for decode: the cache keeps what either needs. Refused when a mode has no such phase. */
+int attn_open_phases(struct attn **out, const char *prefill, const char *decode, const struct attn_shape *,
+                     const struct kernels *, struct err *);
+enum attn_phase { ATTN_PREFILL = 1, ATTN_DECODE = 2 };
+/* Which phase the next attn_run calls belong to. Until it is told, one token is decode and several are prefill. */
+void attn_phase(struct attn *, enum attn_phase);
 void attn_close(struct attn *);                                    /* NULL is fine */
-const char *attn_name(const struct attn *);                        /* "full" */
+const char *attn_name(const struct attn *);                        /* "full"; "full+delta" when the phases differ */
+const char *attn_warning(const struct attn *);                     /* what its user should know; or NULL */
 const char *attn_params(const struct attn *);                      /* "sink=64,recent=256": every key with its value */
 
 /* What the cache has to keep for each head, for kv_shape.stores: [n_layers][n_kv_heads]; NULL: everything. */
@@ -41,6 +52,10 @@ size_t attn_scratch_bytes(const struct attn *);
 void attn_counters(const struct attn *, uint64_t *keys_read, uint64_t *rows);
 /* Keys scored so far in order to choose, each counted once for all the query heads it was scored for together. */
 uint64_t attn_searched(const struct attn *);
+
+/* Calls fn for each figure a mode keeps about itself, such as "recall", if it keeps any. */
+typedef void attn_figure(void *ctx, const char *name, double value);
+void attn_report(const struct attn *, attn_figure *fn, void *ctx);
 
 /* The text of `--attn help`: every mode with its keys, defaults and source paper. */
 void attn_help(char *buf, size_t size);

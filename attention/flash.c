@@ -1,4 +1,5 @@
 #include "attention/flash.h"
+#include "attention/masses.h"
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -55,6 +56,8 @@ struct flash {
     void *memory;
     size_t bytes;
     uint64_t rows_done;
+    struct masses *masses;                      /* NULL: the mode never asks for any */
+    struct masses *keep;                        /* the same while a call is to reveal them, else NULL */
 };
 
 /* ---- Memory: one allocation for what is shared, one per thread, carved into 64-byte aligned pieces ---- */
@@ -136,6 +139,13 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
         carve_worker(w, memory, f);
         f->bytes += bytes;
     }
+    if (mode->ops->take_masses) {
+        if (masses_open(&f->masses, shape->n_heads, shape->max_tokens, err)) {
+            flash_close(f);
+            return -1;
+        }
+        f->bytes += f->masses->bytes;
+    }
     *out = f;
     return 0;
 fail:
@@ -146,6 +156,7 @@ fail:
 
 void flash_close(struct flash *f) {
     if (!f) return;
+    masses_close(f->masses);
     for (int i = 0; i < f->n_workers; i++) free(f->workers[i].memory);
     free(f->workers);
     free(f->memory);
@@ -256,9 +267,11 @@ static void sweep(const struct flash *f, struct worker *w, struct partial part, 
             ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[0]);
         }
         struct partial to = partial_at(part, first, vd);
-        float *s = w->s + (size_t)first * TILE;
+        const size_t head = (size_t)x->kv_head * f->group + first;         /* keeping: one token, so a row is a head */
+        float *s = f->keep ? masses_tile(f->keep, tile) + head * TILE : w->s + (size_t)first * TILE;
         f->tile->scores(s, w->q + (size_t)first * kd, rows, kd, k, direct ? type->type_k : DT_F32, ahead_k);
         f->tile->softmax(s, rows, w->seen + first, to.m, to.sum, to.out, vd);
+        if (f->keep) memcpy(masses_reference(f->keep, tile) + head, to.m, (size_t)rows * sizeof *to.m);
         f->tile->gather(to.out, s, rows, vd, v, direct ? type->type_v : DT_F32, keys, ahead_v);
         for (int r = first; r < last; r++) w->keys_read += (uint64_t)__builtin_popcountll(w->seen[r]);
     }
@@ -293,6 +306,7 @@ static void store(const struct flash *f, float *out, struct partial total, const
             size_t head = (size_t)x->kv_head * f->group + h, token = x->pos + t - call_pos;
             float *to = out + (token * f->shape.n_heads + head) * vd;
             for (int i = 0; i < vd; i++) to[i] = from.out[i] / *from.sum;
+            if (f->keep) f->keep->top[head] = *from.m, f->keep->sum[head] = *from.sum;
         }
 }
 
@@ -424,6 +438,11 @@ void flash_run(struct flash *f, struct attn_mode *mode, float *out, const float 
                int pos, int n) {
     assert(n <= f->shape.max_batch);
     if (n < 1) return;
+    f->keep = mode->want_masses ? f->masses : NULL;
+    if (f->keep) {
+        assert(n == 1 && pos < f->shape.max_tokens);
+        masses_begin(f->keep, pos + 1);
+    }
     const int one_block = pos / f->block == (pos + n - 1) / f->block;
     const int tasks = f->shape.n_kv_heads * ((n + f->block - 1) / f->block);
     if (one_block && 2 * n <= IN_FLIGHT && n * f->group <= f->rows && tasks < 4 * threads(f, pos, n) && pos + n > SEGMENT)
@@ -431,4 +450,8 @@ void flash_run(struct flash *f, struct attn_mode *mode, float *out, const float 
     else
         run_blocks(f, mode, out, q, kv, layer, pos, n);
     f->rows_done += (uint64_t)n * f->shape.n_heads;
+    if (f->keep) {
+        masses_finish(f->keep, threads(f, pos, n));
+        mode->ops->take_masses(mode, &(struct attn_masses){ layer, pos, pos / KV_PAGE + 1, f->keep->peak, f->keep->mean });
+    }
 }

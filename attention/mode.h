@@ -32,6 +32,15 @@ struct attn_call {
     const float *q;
     const struct kvcache *kv;
     const struct tile_kernels *tile;
+    int decode;            /* one token of the answer, not a piece of the prompt */
+};
+
+/* What a call of one token reveals besides its output: the probability in each page of KV_PAGE positions, over all
+ * query heads of the layer. Sums run over the tokens of a page. */
+struct attn_masses {
+    int layer, pos, n_pages;
+    const float *peak;     /* [n_pages] sum of the highest probability any query head gives the token */
+    const float *mean;     /* [n_pages] sum of the token's mean probability over the query heads; all pages: 1 */
 };
 
 /* First member of a mode's own state; open fills it in. */
@@ -39,10 +48,13 @@ struct attn_mode {
     const struct attn_ops *ops;
     int max_spans;         /* most spans one select returns */
     int block;             /* tokens of one selection, cut at multiples of block; 0: any */
+    const char *warning;   /* what its user should know, one line; or NULL */
+    int want_masses;       /* begin may set it for a call of one token, and must clear it for others: see take_masses */
 };
 
 struct attn_ops {
     const char *name, *about, *source;     /* as in --attn NAME; one line; the paper */
+    const char *no_prefill, *no_decode;    /* why it cannot serve one phase alone (--attn-prefill ...); NULL: it can */
     const struct attn_key *keys;           /* closed by a NULL name; NULL: takes no parameters */
     /* args holds a value for every key. 0; or -1 with err filled. */
     int (*open)(struct attn_mode **out, const struct attn_args *args, const struct attn_shape *, struct err *);
@@ -51,17 +63,20 @@ struct attn_ops {
      * the same time from several threads. */
     int (*select)(struct attn_mode *, const struct attn_block *, struct attn_span *);
     /* The rest is optional. */
+    /* What the cache must keep for a head: all that select may ever return. NULL: everything, always. */
+    struct kv_store (*store)(const struct attn_mode *, int layer, int kv_head);
     int (*check)(const struct attn_args *, struct err *);          /* what is wrong with args, whatever the model */
     /* Called once for each attn_run, by one thread: for work that is not a block's own, on as many threads as it likes. */
     void (*begin)(struct attn_mode *, const struct attn_call *);
     /* > 0: of this call, every token at a multiple of it is attended in full as well, and what that changes is added
      * to the tokens up to the next one (correct.h). */
     int (*anchors)(const struct attn_mode *, int layer, int pos, int n);
+    /* Gets the masses of a call that begin wanted them for, after it, from one thread. */
+    void (*take_masses)(struct attn_mode *, const struct attn_masses *);
+    void (*report)(const struct attn_mode *, attn_figure *, void *ctx);       /* figures of its own, since open */
     uint64_t (*searched)(const struct attn_mode *);                /* keys scored to select, so far */
-    /* What the cache must keep for a head: all that select may ever return. NULL: everything, always. */
-    struct kv_store (*store)(const struct attn_mode *, int layer, int kv_head);
 };
 
-extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip;
+extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2, mode_delta;
 
 #endif

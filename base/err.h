@@ -3,7 +3,10 @@
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
-struct err { char msg[1024]; };
+struct err {
+    char msg[1024];
+    int usage;             /* set by the caller of what failed: the command line is to blame, exit status 2 */
+};
 
 /* Fills *e (NULL is fine) and returns -1, so that callers write: return fail(err, "%s: ...", path); */
 int fail(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

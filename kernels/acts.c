@@ -60,10 +60,11 @@ const struct qacts *acts_encoded(struct acts *a, const struct mat_kernels *k, co
     if (a->valid[i]) return e;
     e->n_tokens = a->n_tokens;
     e->cols = a->cols;
+    e->span = encodings[i].span;
     e->sub = encodings[i].sub;
     #pragma omp parallel for if (a->n_tokens >= 8)
     for (int t = 0; t < a->n_tokens; t++)
-        k->encode(e, t, a->x + (size_t)t * a->cols, encodings[i].span);
+        k->encode(e, t, a->x + (size_t)t * a->cols);
     a->valid[i] = 1;
     return e;
 }

@@ -1,5 +1,5 @@
-/* acts.h - the inside of struct acts (matmul.h), for the driver: the batch as floats, its 8-bit encodings, and the scratch of
- * each thread. */
+/* acts.h - the inside of struct acts (matmul.h), for the driver: the batch as floats, its 8-bit encodings, and the
+ * scratch of each thread. */
 #ifndef KERNELS_ACTS_H
 #define KERNELS_ACTS_H
 #include "kernels/mat.h"

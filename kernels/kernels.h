@@ -1,6 +1,6 @@
 /* kernels.h - the instruction-set variants of the inner loops, picked once at start and passed down as a pointer.
  *
- * A set has three groups, each in its own files NAME_scalar.c / NAME_avx2.c / NAME_avx512.c:
+ * A set has three groups, each in its own files NAME_scalar.c, NAME_avx2.c, NAME_avx512.c:
  *   vec   rows of floats: norms, SwiGLU, RoPE, sums          (vec.h)
  *   mat   weight rows times activations                       (matmul.h)
  *   tile  query rows against one page of keys or values       (tile.h)
@@ -14,7 +14,7 @@ struct mat_kernels;
 struct tile_kernels;
 
 struct kernels {
-    const char *name;                  /* "scalar", "avx2", "avx512" */
+    const char *name;                  /* "scalar", "avx2", "avx512", "amx" (avx512 and AMX tiles for prefill) */
     const struct vec_kernels *vec;
     const struct mat_kernels *mat;
     const struct tile_kernels *tile;
@@ -22,7 +22,7 @@ struct kernels {
 
 /* NULL: the widest set this CPU runs. A name this CPU cannot run, or unknown: NULL is returned. */
 const struct kernels *kernels_pick(const char *name);
-/* The names kernels_pick takes on this CPU, space-separated, narrowest first ("scalar avx2 avx512"). */
+/* The names kernels_pick takes on this CPU, space-separated, narrowest first ("scalar avx2"). */
 const char *kernels_names(void);
 
 #endif

@@ -5,11 +5,11 @@
  *
  *     weight = d * scale[s] * level(code[c]) - dmin * min[s],   level(u) = book ? book[u] : u - centre
  *
- * and per sub-block the product with activations x = scale_x * q (sum_x = sum of q) is
+ * and a block times activations x = scale_x * q, with sum_x[s] the sum of q over a sub-block, is
  *
- *     y += (d * scale[s] * scale_x) * sum(level * q) - (dmin * min[s]) * (scale_x * sum_x)
+ *     y += scale_x * sum over s of ( (d * scale[s]) * sum(level * q) - (dmin * min[s]) * sum_x[s] )
  *
- * with the inner sum exact in int32, sub-blocks in ascending order: the same bits for any batch and any team. */
+ * with the inner sums exact in int32, sub-blocks and blocks in ascending order: the same bits for any batch and team. */
 #ifndef KERNELS_MAT_H
 #define KERNELS_MAT_H
 #include <stddef.h>
@@ -51,14 +51,14 @@ struct mat_codes {
 const struct mat_format *mat_format(enum dtype);                 /* NULL for F32, F16, BF16 */
 void mat_take_apart(enum dtype, const void *block, struct mat_codes *out);
 
-/* A batch of activations as 8-bit integers, with factors per sub columns (cols % sub == 0): those of all tokens side by side,
- * so that a tile finds its own at fixed distances. */
+/* A batch of activations as 8-bit integers, with factors per span and per sub columns (cols % span == 0): those of all
+ * tokens side by side, so that a tile finds its own at fixed distances. */
 struct qacts {
-    int n_tokens, cols, sub;
+    int n_tokens, cols, span, sub;     /* span: the block of the formats that use it */
     int8_t *q;            /* [n_tokens][cols] */
-    float *scale;         /* [cols / sub][n_tokens] */
+    float *scale;         /* [cols / span][n_tokens] */
     int32_t *start;       /* [cols / sub][n_tokens]  -128 * sum of q: where a dot product with level + 128 starts */
-    float *sum;           /* [cols / sub][n_tokens]  scale * sum of q: what a minimum multiplies */
+    float *sum;           /* [cols / sub][n_tokens]  sum of q: what a minimum multiplies */
 };
 
 enum {
@@ -71,8 +71,8 @@ enum {
 struct mat_kernels {
     int packed;           /* w: whole panels (mat_pack.h) rather than rows as the file has them */
     int prefers_blas;     /* for floats and many tokens, if OpenBLAS is linked */
-    /* Row t of x->q and its factors from cols floats, one scale per span columns. */
-    void (*encode)(const struct qacts *x, int t, const float *row, int span);
+    /* Row t of x->q and its factors from cols floats. */
+    void (*encode)(const struct qacts *x, int t, const float *row);
     void (*quant)(float *y, size_t ldy, const struct mat_format *, const void *w, int rows,
                   const struct qacts *x, void *scratch);
     void (*real)(float *y, size_t ldy, enum dtype, const void *w, int rows, int cols,

@@ -1,12 +1,11 @@
-/* mat_amx.c - the AMX tile for many tokens; everything else is the AVX-512 set's, and so are the bits of the results: both add
- * exact integers, then the same floats in the same order.
+/* mat_amx.c - the AMX tile for many tokens; everything else is the AVX-512 set's, and so are the bits of the results:
+ * both add exact integers, then the same floats in the same order.
  *
  *     A  16 tokens x 32 columns, s8        B  32 columns x 16 rows, s8, as the strip has them
  *     C = A x B, 16 tokens x 16 rows, s32, through memory into
- *     16 vectors of f32 sums, one a token:  f32 += convert(s32) * (row scales * token scale)
+ *     16 vectors of f32 sums, one a token:  f32 += convert(s32) * row scales;  per block: total += f32 * token scale
  *
- * The matrix unit needs 8 cycles for a block; the conversion needs 24 and sets the pace. Four C tiles take turns, so
- * that the unit works on the next blocks meanwhile. */
+ * The conversion sets the pace, not the matrix unit, which works three sub-blocks ahead. */
 #include <immintrin.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -42,50 +41,56 @@ static void configure(int sub) {
         code += sub * PANEL; \
     } while (0)
 
-INLINE void convert(__m512 acc[TOKENS], const int32_t *sums, int has_min, const struct strip *w, size_t s,
-                    const float *scale, const float *sum) {
-    __m512 ws = _mm512_loadu_ps(w->scale + s * PANEL);
-    #pragma GCC unroll 16
-    for (int t = 0; t < TOKENS; t++) {
-        __m512 both = _mm512_mul_ps(ws, _mm512_set1_ps(scale[t]));
-        acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + t * PANEL)), both, acc[t]);
-    }
-    if (!has_min) return;
-    __m512 wm = _mm512_loadu_ps(w->min + s * PANEL);
+INLINE void convert(__m512 part[TOKENS], const int32_t *sums, int has_min, const float *row_scale,
+                    const float *row_min, const float *sum) {
+    __m512 ws = _mm512_loadu_ps(row_scale);
     #pragma GCC unroll 16
     for (int t = 0; t < TOKENS; t++)
-        acc[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), acc[t]);
+        part[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + t * PANEL)), ws, part[t]);
+    if (!has_min) return;
+    __m512 wm = _mm512_loadu_ps(row_min);
+    #pragma GCC unroll 16
+    for (int t = 0; t < TOKENS; t++) part[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), part[t]);
 }
 
-INLINE void multiply(int sub, int has_min, float *y, size_t ldy, const struct strip *w, __mmask16 mask,
-                     const struct qacts *x, int t0) {
+INLINE void multiply(int block, int sub, int has_min, float *y, size_t ldy, const struct strip *w,
+                     __mmask16 mask, const struct qacts *x, int t0) {
     const size_t cols = (size_t)x->cols, subs = cols / (size_t)sub, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
-    const float *scale = x->scale + t0, *sum = x->sum + t0;
+    const float *scale = x->scale + t0, *sum = x->sum + t0, *row_scale = w->scale, *row_min = w->min;
     const uint8_t *code = w->code;
     _Alignas(64) int32_t sums[4][TOKENS * PANEL];
-    __m512 acc[TOKENS];
+    __m512 total[TOKENS], part[TOKENS];
     #pragma GCC unroll 16
-    for (int t = 0; t < TOKENS; t++) acc[t] = _mm512_setzero_ps();
+    for (int t = 0; t < TOKENS; t++) total[t] = _mm512_setzero_ps();
     if (subs > 0) MULTIPLY(0, sums[0]);
     if (subs > 1) MULTIPLY(1, sums[1]);
     if (subs > 2) MULTIPLY(2, sums[2]);
-    for (size_t s = 0; s < subs; s++, scale += ld, sum += ld) {
-        if (s + 3 < subs) MULTIPLY(3, sums[(s + 3) % 4]);
-        convert(acc, sums[s % 4], has_min, w, s, scale, sum);
+    for (size_t s = 0; s < subs; scale += ld) {
+        #pragma GCC unroll 16
+        for (int t = 0; t < TOKENS; t++) part[t] = _mm512_setzero_ps();
+        for (int i = 0; i < block / sub; i++, s++, sum += ld, row_scale += PANEL, row_min += PANEL) {
+            if (s + 3 < subs) MULTIPLY(3, sums[(s + 3) % 4]);
+            convert(part, sums[s % 4], has_min, row_scale, row_min, sum);
+        }
+        #pragma GCC unroll 16
+        for (int t = 0; t < TOKENS; t++) total[t] = _mm512_fmadd_ps(part[t], _mm512_set1_ps(scale[t]), total[t]);
     }
     #pragma GCC unroll 16
-    for (int t = 0; t < TOKENS; t++) _mm512_mask_storeu_ps(y + (size_t)t * ldy, mask, acc[t]);
+    for (int t = 0; t < TOKENS; t++) _mm512_mask_storeu_ps(y + (size_t)t * ldy, mask, total[t]);
 }
 
 static void tile(float *y, size_t ldy, const struct mat_format *f, const struct strip *w, int rows,
                  const struct qacts *x, int t, int n) {
     (void)n;                                             /* always TOKENS */
     __mmask16 mask = (__mmask16)((1u << rows) - 1);
-    if (f->sub == 32 && f->has_min) multiply(32, 1, y, ldy, w, mask, x, t);
-    else if (f->sub == 32) multiply(32, 0, y, ldy, w, mask, x, t);
-    else if (f->has_min) multiply(16, 1, y, ldy, w, mask, x, t);
-    else multiply(16, 0, y, ldy, w, mask, x, t);
+    int min = f->has_min;
+    if (f->block == 32 && min) multiply(32, 32, 1, y, ldy, w, mask, x, t);
+    else if (f->block == 32) multiply(32, 32, 0, y, ldy, w, mask, x, t);
+    else if (f->sub == 32 && min) multiply(256, 32, 1, y, ldy, w, mask, x, t);
+    else if (f->sub == 32) multiply(256, 32, 0, y, ldy, w, mask, x, t);
+    else if (min) multiply(256, 16, 1, y, ldy, w, mask, x, t);
+    else multiply(256, 16, 0, y, ldy, w, mask, x, t);
 }
 
 static void quant(float *y, size_t ldy, const struct mat_format *f, const void *w, int rows,

@@ -22,9 +22,15 @@ static inline void nibbles(uint8_t *restrict out, const uint8_t *restrict qs, in
     for (int j = 0; j < n; j++) out[j + n] = qs[j] >> 4;
 }
 
+/* Eight bits at a time: bit j of a byte to bit 4 of byte j. */
 static void fifth_bits(uint8_t code[32], const uint8_t qh[4]) {
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 8; j++) code[8 * i + j] |= (uint8_t)((qh[i] >> j & 1) << 4);
+    const uint64_t each = 0x0101010101010101;
+    for (int i = 0; i < 4; i++) {
+        uint64_t eight, picked = qh[i] * each & 0x8040201008040201;
+        memcpy(&eight, code + 8 * i, 8);
+        eight |= (picked + 0x7f * each) >> 3 & each << 4;
+        memcpy(code + 8 * i, &eight, 8);
+    }
 }
 
 /* 32 values with one scale and perhaps a minimum; m is added in the file, subtracted here. */

@@ -70,7 +70,8 @@ void transpose(char *to, const char *from, int n, int cols, size_t size) {
         int end = cols - from_col < 64 ? cols : from_col + 64;
         for (int r = 0; r < n; r++)
             for (int c = from_col; c < end; c++)
-                memcpy(to + ((size_t)c * PANEL + (size_t)r) * size, from + ((size_t)r * (size_t)cols + (size_t)c) * size, size);
+                memcpy(to + ((size_t)c * PANEL + (size_t)r) * size,
+                       from + ((size_t)r * (size_t)cols + (size_t)c) * size, size);
     }
 }
 

@@ -125,13 +125,13 @@ INLINE void dots(struct shape f, int nt, __m256i *dot, const uint8_t *p, int unp
     }
 }
 
-INLINE void accumulate(struct shape f, int nt, __m256 *acc, const __m256i *dot, __m256 ws, __m256 wm,
-                       const float *scale, const float *sum) {
+/* part += dot * row scales - row minima * sums of the activations: one sub-block. */
+INLINE void add_sub_block(struct shape f, int nt, __m256 *part, const __m256i *dot, __m256 ws, __m256 wm,
+                          const float *sum) {
     #pragma GCC unroll 4
     for (int t = 0; t < nt; t++) {
-        __m256 both = _mm256_mul_ps(ws, _mm256_set1_ps(scale[t]));
-        acc[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[t]), both, acc[t]);
-        if (f.min) acc[t] = _mm256_fnmadd_ps(wm, _mm256_set1_ps(sum[t]), acc[t]);
+        part[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[t]), ws, part[t]);
+        if (f.min) part[t] = _mm256_fnmadd_ps(wm, _mm256_set1_ps(sum[t]), part[t]);
     }
 }
 
@@ -142,7 +142,7 @@ INLINE void store_rows(float *y, __m256 v, int rows) {
     for (int r = 0; r < rows; r++) y[r] = all[r];
 }
 
-enum { AHEAD = 4096 };
+enum { AHEAD = 2048 };
 
 /* One panel times nt tokens, straight from the packed codes. */
 INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *panel, int rows,
@@ -152,12 +152,15 @@ INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *pan
     const float *scale = x->scale + t0, *sum = x->sum + t0;
     const int32_t *start = x->start + t0;
     const int subs = f.block / f.sub, per_block = 32 / f.sub;
-    __m256 acc[2][4];
-    for (int t = 0; t < 4; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
+    __m256 acc[2][4], part[2][4];
+    #pragma GCC unroll 4
+    for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
     const uint8_t *codes_at = panel + heads_bytes(f, cols);
-    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f), q += f.block) {
+    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f), q += f.block, scale += ld) {
+        #pragma GCC unroll 4
+        for (int t = 0; t < nt; t++) part[0][t] = part[1][t] = _mm256_setzero_ps();
         struct head g[2] = { open_head(f, panel, 0), open_head(f, panel, 1) };
-        for (int s = 0; s < subs; s++, scale += ld, sum += ld, start += ld) {
+        for (int s = 0; s < subs; s++, sum += ld, start += ld) {
             const uint8_t *p = codes_at + (c / 32 + (size_t)(s / per_block)) * (size_t)(f.bits * 64);
             for (int i = 0; i < f.bits / per_block; i++)
                 _mm_prefetch((const char *)p + AHEAD + (s % per_block * f.bits / per_block + i) * 64, _MM_HINT_T0);
@@ -171,11 +174,17 @@ INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *pan
                 else
                     dots(f, nt, dot, p + 32 * h, 0, 4, q + s * f.sub, cols);
                 __m256 wm = f.min ? min_of(f, &g[h], s) : _mm256_setzero_ps();
-                accumulate(f, nt, acc[h], dot, scale_of(f, &g[h], s), wm, scale, sum);
+                add_sub_block(f, nt, part[h], dot, scale_of(f, &g[h], s), wm, sum);
             }
         }
+        #pragma GCC unroll 2
+        for (int h = 0; h < 2; h++)
+            #pragma GCC unroll 4
+            for (int t = 0; t < nt; t++)
+                acc[h][t] = _mm256_fmadd_ps(part[h][t], _mm256_set1_ps(scale[t]), acc[h][t]);
     }
     for (int h = 0; h < 2 && rows > 8 * h; h++)
+        #pragma GCC unroll 4
         for (int t = 0; t < nt; t++) store_rows(y + (size_t)t * ldy + 8 * h, acc[h][t], rows - 8 * h);
 }
 
@@ -188,17 +197,23 @@ INLINE void tokens(struct shape f, int nt, float *y, size_t ldy, const struct st
     const int32_t *start = x->start + t0;
     const uint8_t *code = w->code + 32 * half;
     const float *row_scale = w->scale + 8 * half, *row_min = w->min + 8 * half;
-    __m256 acc[4];
+    __m256 acc[4], part[4];
     #pragma GCC unroll 4
     for (int t = 0; t < nt; t++) acc[t] = _mm256_setzero_ps();
-    for (size_t c = 0; c < cols; c += (size_t)f.sub, q += f.sub, code += f.sub * PANEL) {
-        __m256i dot[4];
+    for (size_t c = 0; c < cols; c += (size_t)f.block, scale += ld) {
         #pragma GCC unroll 4
-        for (int t = 0; t < nt; t++) dot[t] = start_of(f, start[t]);
-        dots(f, nt, dot, code, 1, 0, q, cols);
-        __m256 wm = f.min ? _mm256_loadu_ps(row_min) : _mm256_setzero_ps();
-        accumulate(f, nt, acc, dot, _mm256_loadu_ps(row_scale), wm, scale, sum);
-        scale += ld, sum += ld, start += ld, row_scale += PANEL, row_min += PANEL;
+        for (int t = 0; t < nt; t++) part[t] = _mm256_setzero_ps();
+        for (int s = 0; s < f.block / f.sub; s++, q += f.sub, code += f.sub * PANEL) {
+            __m256i dot[4];
+            #pragma GCC unroll 4
+            for (int t = 0; t < nt; t++) dot[t] = start_of(f, start[t]);
+            dots(f, nt, dot, code, 1, 0, q, cols);
+            __m256 wm = f.min ? _mm256_loadu_ps(row_min) : _mm256_setzero_ps();
+            add_sub_block(f, nt, part, dot, _mm256_loadu_ps(row_scale), wm, sum);
+            sum += ld, start += ld, row_scale += PANEL, row_min += PANEL;
+        }
+        #pragma GCC unroll 4
+        for (int t = 0; t < nt; t++) acc[t] = _mm256_fmadd_ps(part[t], _mm256_set1_ps(scale[t]), acc[t]);
     }
     #pragma GCC unroll 4
     for (int t = 0; t < nt; t++) store_rows(y + (size_t)t * ldy, acc[t], rows);

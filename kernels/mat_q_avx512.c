@@ -98,7 +98,7 @@ INLINE __m512i dot4(__m512i sum, __m512i code, const int8_t *q) {
     return _mm512_dpbusd_epi32(sum, code, _mm512_set1_epi32(four));
 }
 
-enum { AHEAD = 4096 };                                   /* bytes the prefetch runs ahead of the codes */
+enum { AHEAD = 2048 };                                   /* bytes the prefetch runs ahead of the codes */
 
 /* One panel times nt tokens; each token has two chains of integer sums. */
 INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *panel, int rows,
@@ -108,16 +108,20 @@ INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *pan
     const float *scale = x->scale + t0, *sum = x->sum + t0;
     const int32_t *start = x->start + t0;
     const __m512i book = unsigned_book();
-    __m512 acc[4];
+    __m512 acc[4], part[4];
+    #pragma GCC unroll 4
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
     const uint8_t *p = panel + heads_bytes(f, cols);
-    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f)) {
+    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f), scale += ld) {
         struct head g = open_head(f, panel);
+        #pragma GCC unroll 4
+        for (int t = 0; t < nt; t++) part[t] = _mm512_setzero_ps();
         for (int b = 0; b < f.block / 32; b++, p += f.bits * 64) {
             #pragma GCC unroll 8
             for (int i = 0; i < f.bits; i++) _mm_prefetch((const char *)p + AHEAD + i * 64, _MM_HINT_T0);
             #pragma GCC unroll 2
-            for (int h = 0; h < 32 / f.sub; h++, scale += ld, sum += ld, start += ld) {
+            for (int h = 0; h < 2; h++, sum += ld, start += ld) {
+                if (h == 32 / f.sub) break;              /* one sub-block of 32, or two of 16 */
                 __m512 ws = scale_of(f, &g, b * (32 / f.sub) + h), wm = _mm512_setzero_ps();
                 if (f.min) wm = min_of(f, &g, b * (32 / f.sub) + h);
                 __m512i even[4], odd[4];
@@ -138,12 +142,15 @@ INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *pan
                 #pragma GCC unroll 4
                 for (int t = 0; t < nt; t++) {
                     __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t]));
-                    acc[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(ws, _mm512_set1_ps(scale[t])), acc[t]);
-                    if (f.min) acc[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), acc[t]);
+                    part[t] = _mm512_fmadd_ps(dot, ws, part[t]);
+                    if (f.min) part[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), part[t]);
                 }
             }
         }
+        #pragma GCC unroll 4
+        for (int t = 0; t < nt; t++) acc[t] = _mm512_fmadd_ps(part[t], _mm512_set1_ps(scale[t]), acc[t]);
     }
+    #pragma GCC unroll 4
     for (int t = 0; t < nt; t++)
         _mm512_mask_storeu_ps(y + (size_t)t * ldy, (__mmask16)((1u << rows) - 1), acc[t]);
 }

@@ -2,18 +2,17 @@
 #include "kernels/acts_encode.h"
 #include "kernels/mat.h"
 
-/* One block of weights taken apart against the same columns of one token. */
-static float block_dot(float y, const struct mat_format *f, const struct mat_codes *b,
-                       const int8_t *level, const int8_t *q, const float *scale, const float *sum,
-                       size_t ld) {
-    float d = f16_to_f32(b->d), dmin = f16_to_f32(b->dmin);
+/* One block of weights taken apart times the same columns of one token, but for the token's scale. */
+static float block_dot(const struct mat_format *f, const struct mat_codes *b, const int8_t *level,
+                       const int8_t *q, const float *sum, size_t ld) {
+    float d = f16_to_f32(b->d), dmin = f16_to_f32(b->dmin), part = 0;
     for (int s = 0; s < f->block / f->sub; s++) {
         int32_t dot = 0;
         for (int i = s * f->sub; i < (s + 1) * f->sub; i++) dot += level[i] * q[i];
-        y += (float)dot * (d * (float)b->scale[s] * scale[(size_t)s * ld]);
-        if (f->has_min) y -= dmin * (float)b->min[s] * sum[(size_t)s * ld];
+        part += (float)dot * (d * (float)b->scale[s]);
+        if (f->has_min) part -= dmin * (float)b->min[s] * sum[(size_t)s * ld];
     }
-    return y;
+    return part;
 }
 
 static void quant(float *y, size_t ldy, const struct mat_format *f, const void *w, int rows,
@@ -30,12 +29,10 @@ static void quant(float *y, size_t ldy, const struct mat_format *f, const void *
             mat_take_apart(f->type, row + k * block_bytes, &b);
             for (int i = 0; i < f->block; i++)
                 level[i] = (int8_t)(f->book ? f->book[b.code[i]] : b.code[i] - f->centre);
-            const float *scale = x->scale + k * (size_t)(f->block / f->sub) * ld;
             const float *sum = x->sum + k * (size_t)(f->block / f->sub) * ld;
             for (int t = 0; t < x->n_tokens; t++)
-                y[t * ldy + r] = block_dot(y[t * ldy + r], f, &b, level,
-                                           x->q + (size_t)t * x->cols + k * f->block,
-                                           scale + t, sum + t, ld);
+                y[t * ldy + r] += x->scale[k * ld + (size_t)t] *
+                                  block_dot(f, &b, level, x->q + (size_t)t * x->cols + k * f->block, sum + t, ld);
         }
     }
 }

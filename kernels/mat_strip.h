@@ -38,6 +38,6 @@ void mat_quant_avx512(float *y, size_t ldy, const struct mat_format *, const voi
 /* Its part for floats, and for encodings. */
 void mat_real_avx512(float *y, size_t ldy, enum dtype, const void *w, int rows, int cols, const float *x,
                      int n_tokens, void *scratch);
-void mat_encode_avx512(const struct qacts *x, int t, const float *row, int span);
+void mat_encode_avx512(const struct qacts *x, int t, const float *row);
 
 #endif

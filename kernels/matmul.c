@@ -1,5 +1,5 @@
-/* matmul.c - the only place in the matrix kernels that knows threads: rows are dealt out in runs of MAT_ROWS, every thread
- * computes its rows for all tokens. */
+/* matmul.c - the only place in the matrix kernels that knows threads: rows are dealt out in runs of MAT_ROWS, every
+ * thread computes its rows for all tokens. */
 #include "kernels/matmul.h"
 #include <assert.h>
 #include <omp.h>

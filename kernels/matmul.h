@@ -4,7 +4,7 @@
  *
  * Quantised weights meet activations quantised to 8 bits (one f32 scale per 32 or 256 columns, as the peers do);
  * F32, F16 and BF16 weights meet f32 activations. The result of a token does not depend on the tokens beside it
- * nor on the number of threads: the order of additions is fixed by cols alone. */
+ * nor on the number of threads: the order of additions is fixed by cols alone (but see matmul_blas.h). */
 #ifndef KERNELS_MATMUL_H
 #define KERNELS_MATMUL_H
 #include <stddef.h>

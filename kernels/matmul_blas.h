@@ -6,7 +6,8 @@
 #define KERNELS_MATMUL_BLAS_H
 #include "kernels/acts.h"
 
-/* 1: y is computed (as matmul promises). 0: not a product for BLAS, none in this build, or no memory for the rows as f32. */
+/* 1: y is computed (as matmul promises). 0: not a product for BLAS, no BLAS in this build, or no memory for the rows
+ * as f32. */
 int matmul_blas(float *y, size_t ldy, const struct matrix *, struct acts *x);
 
 #endif

@@ -1,9 +1,10 @@
 /* kvcache.c - blocks of pages, one list per (layer, KV head).
  *
- *   heads[layer * n_kv_heads + g]  ->  block[0], block[1], ...       KV_BLOCK tokens each
+ *   heads[layer * n_kv_heads + g]  ->  list of block[0], block[1], ...       KV_BLOCK tokens each
  *   block  =  KV_BLOCK_PAGES pages of keys, then as many of values
  *
- * A ring is the same list, cut off: after its sink pages it has ring_pages places which the later pages take in turn.
+ * A ring is the same list, cut off: after its sink pages it has ring_pages places which the later pages take in turn. The
+ * pages that a stride keeps for good lie in a second list, one after the other.
  *
  * All blocks are equally large. A reservation takes its blocks from one slab, so that a long prompt lives in few
  * large allocations, which huge pages like. */
@@ -16,10 +17,13 @@
 
 enum { HUGE_PAGE = 2 << 20 };
 
+struct list { char **block; int n_blocks; };
+
 struct head {
-    char **block;
-    int n_blocks;
+    struct list near, far;                 /* far: what a stride keeps */
     int sink_pages, ring_pages;            /* ring_pages is 0 for a head that keeps everything */
+    int block_pages, stride;               /* of a stride's blocks; stride 0: none */
+    uint64_t keep;
     int recent;                            /* tokens before any position that must stay */
     int written;                           /* end of the newest tokens in the ring; older pages gave way to them */
 };
@@ -42,20 +46,49 @@ static size_t block_bytes(const struct kv_shape *s) {
 
 static int div_up(int n, int by) { return n / by + (n % by != 0); }
 
-/* recent + slack tokens may begin and end inside a page. */
-static struct head head_new(const struct kv_store *s) {
-    if (!s || !s->ring) return (struct head){ 0 };
-    return (struct head){
-        .sink_pages = div_up(s->sink, KV_PAGE), .ring_pages = (s->recent + s->slack + KV_PAGE - 2) / KV_PAGE + 1,
-        .recent = s->recent,
-    };
+/* Pages before `page` in the blocks that a stride keeps. */
+static int strided_before(const struct head *h, int page) {
+    if (!h->stride) return 0;
+    const int block = page / h->block_pages, at = block % h->stride;
+    const int whole = block / h->stride * __builtin_popcountll(h->keep) +
+                      __builtin_popcountll(h->keep & (((uint64_t)1 << at) - 1));
+    return whole * h->block_pages + (h->keep >> at & 1 ? page % h->block_pages : 0);
 }
 
-/* Blocks a head wants for n_tokens. */
-static int blocks_for(const struct head *h, int n_tokens) {
-    int pages = div_up(n_tokens, KV_PAGE);
-    if (h->ring_pages && pages > h->sink_pages + h->ring_pages) pages = h->sink_pages + h->ring_pages;
-    return div_up(pages, KV_BLOCK_PAGES);
+/* Those of them behind the sinks, and the pages before `page` that take turns in the ring. */
+static int far_before(const struct head *h, int page) {
+    return page > h->sink_pages ? strided_before(h, page) - strided_before(h, h->sink_pages) : 0;
+}
+
+static int ringed_before(const struct head *h, int page) {
+    return h->ring_pages && page > h->sink_pages ? page - h->sink_pages - far_before(h, page) : 0;
+}
+
+/* recent + slack tokens may begin and end inside a page; how many of their pages need the ring depends on where they
+ * begin against the stride's blocks. */
+static int ring_pages(const struct head *h, const struct kv_store *s) {
+    const int span = (s->recent + s->slack + KV_PAGE - 2) / KV_PAGE + 1;
+    int most = h->stride ? 1 : span;
+    for (int p = h->sink_pages; h->stride && p < h->sink_pages + h->stride * h->block_pages; p++) {
+        const int n = ringed_before(h, p + span) - ringed_before(h, p);
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+static struct head head_new(const struct kv_store *s) {
+    if (!s || !s->ring) return (struct head){ 0 };
+    struct head h = { .sink_pages = div_up(s->sink, KV_PAGE), .ring_pages = 1, .recent = s->recent, .stride = s->stride,
+                      .block_pages = s->block / KV_PAGE, .keep = s->keep };
+    h.ring_pages = ring_pages(&h, s);
+    return h;
+}
+
+/* Blocks that the two lists of a head want for n_tokens. */
+static void blocks_for(const struct head *h, int n_tokens, int *near, int *far) {
+    const int pages = div_up(n_tokens, KV_PAGE), ringed = ringed_before(h, pages), late = ringed - h->ring_pages;
+    *far = div_up(far_before(h, pages), KV_BLOCK_PAGES);
+    *near = div_up(pages - far_before(h, pages) - (h->ring_pages && late > 0 ? late : 0), KV_BLOCK_PAGES);
 }
 
 static int check_type(const char *what, enum dtype type, int dim, struct err *err) {
@@ -71,6 +104,9 @@ static int check_stores(const struct kv_shape *s, struct err *err) {
                         t->slack > 1 << 28))
             return fail(err, "KV cache: a ring of %d first and %d last tokens for batches of %d", t->sink, t->recent,
                         t->slack);
+        if (t->ring && t->stride && (t->stride < 0 || t->stride > 64 || t->block < KV_PAGE || t->block % KV_PAGE))
+            return fail(err, "KV cache: a stride of %d blocks of %d tokens, wanted 1 to 64 blocks of a multiple of %d", t->stride,
+                        t->block, KV_PAGE);
     }
     return 0;
 }
@@ -105,7 +141,10 @@ int kv_open(struct kvcache **out, const struct kv_shape *shape, struct err *err)
 
 void kv_close(struct kvcache *c) {
     if (!c) return;
-    for (int h = 0; h < c->n_heads; h++) free(c->heads[h].block);
+    for (int h = 0; h < c->n_heads; h++) {
+        free(c->heads[h].near.block);
+        free(c->heads[h].far.block);
+    }
     for (int i = 0; i < c->n_slabs; i++) free(c->slabs[i]);
     free(c->heads);
     free((void *)c->shape.stores);
@@ -120,9 +159,12 @@ static int grow_tables(struct kvcache *c, int n_blocks) {
     if (n_blocks > c->max_blocks) {
         int max = n_blocks > 2 * c->max_blocks ? n_blocks : 2 * c->max_blocks;
         for (int h = 0; h < c->n_heads; h++) {
-            char **p = realloc(c->heads[h].block, (size_t)max * sizeof *p);
-            if (!p) return -1;
-            c->heads[h].block = p;
+            struct list *lists[] = { &c->heads[h].near, &c->heads[h].far };
+            for (int i = 0; i < 2; i++) {
+                char **p = realloc(lists[i]->block, (size_t)max * sizeof *p);
+                if (!p) return -1;
+                lists[i]->block = p;
+            }
         }
         c->max_blocks = max;
     }
@@ -148,9 +190,11 @@ int kv_reserve(struct kvcache *c, int n_tokens, struct err *err) {
     int most = 0;
     if (n_tokens <= c->n_tokens) return 0;
     for (int h = 0; h < c->n_heads; h++) {
-        int want = blocks_for(&c->heads[h], n_tokens);
-        count += (size_t)(want - c->heads[h].n_blocks);
-        if (want > most) most = want;
+        int near, far;
+        blocks_for(&c->heads[h], n_tokens, &near, &far);
+        count += (size_t)(near - c->heads[h].near.n_blocks) + (size_t)(far - c->heads[h].far.n_blocks);
+        if (near > most) most = near;
+        if (far > most) most = far;
     }
     char *slab = NULL;
     if (count && (count > SIZE_MAX / 2 / c->block || grow_tables(c, most) || !(slab = slab_new(count * c->block))))
@@ -159,31 +203,42 @@ int kv_reserve(struct kvcache *c, int n_tokens, struct err *err) {
     if (slab) c->slabs[c->n_slabs++] = slab;
     for (int h = 0; h < c->n_heads; h++) {                 /* a head's new blocks lie side by side */
         struct head *head = &c->heads[h];
-        for (int want = blocks_for(head, n_tokens); head->n_blocks < want; slab += c->block)
-            head->block[head->n_blocks++] = slab;
+        int near, far;
+        blocks_for(head, n_tokens, &near, &far);
+        for (; head->near.n_blocks < near; slab += c->block) head->near.block[head->near.n_blocks++] = slab;
+        for (; head->far.n_blocks < far; slab += c->block) head->far.block[head->far.n_blocks++] = slab;
     }
     c->n_blocks += count;
     c->n_tokens = n_tokens;
     return 0;
 }
 
-/* Where a page is kept: its place among the pages of the head. */
-static int place(const struct head *h, int page) {
-    if (!h->ring_pages || page < h->sink_pages) return page;
-    return h->sink_pages + (page - h->sink_pages) % h->ring_pages;
+static int is_far(const struct head *h, int page) { return far_before(h, page + 1) > far_before(h, page); }
+
+/* Where a page is kept: in which list, at which place. */
+static const struct list *find(const struct head *h, int page, int *at) {
+    if (is_far(h, page)) { *at = far_before(h, page); return &h->far; }
+    *at = !h->ring_pages || page < h->sink_pages ? page : h->sink_pages + ringed_before(h, page) % h->ring_pages;
+    return &h->near;
 }
 
 static struct kv_page page_at(const struct kvcache *c, const struct head *h, int page) {
-    const int at = place(h, page);
-    char *block = h->block[at / KV_BLOCK_PAGES];
+    int at;
+    const struct list *list = find(h, page, &at);
+    assert(at / KV_BLOCK_PAGES < list->n_blocks);
+    char *block = list->block[at / KV_BLOCK_PAGES];
     return (struct kv_page){ block + at % KV_BLOCK_PAGES * c->k_page,
                              block + KV_BLOCK_PAGES * c->k_page + at % KV_BLOCK_PAGES * c->v_page };
 }
 
+/* Whether the ring still holds every page from `page` on: none of them gave way to a newer one. */
+static int still_held(const struct head *h, int page) {
+    return ringed_before(h, div_up(h->written, KV_PAGE)) - ringed_before(h, page) <= h->ring_pages;
+}
+
 struct kv_page kv_page(const struct kvcache *c, int layer, int kv_head, int page) {
     const struct head *h = &c->heads[(size_t)layer * c->shape.n_kv_heads + kv_head];
-    assert(page >= 0 && place(h, page) / KV_BLOCK_PAGES < h->n_blocks);
-    assert(!h->ring_pages || page < h->sink_pages || page + h->ring_pages >= div_up(h->written, KV_PAGE));
+    assert(page >= 0 && (page < h->sink_pages || is_far(h, page) || still_held(h, page)));
     return page_at(c, h, page);
 }
 
@@ -204,7 +259,7 @@ void kv_append(struct kvcache *c, int layer, int pos, int n, const float *k, con
         }
     for (int g = 0; g < s->n_kv_heads; g++) {
         struct head *h = &c->heads[(size_t)layer * s->n_kv_heads + g];
-        assert(!h->ring_pages || div_up(pos + n, KV_PAGE) - pos / KV_PAGE <= h->ring_pages);
+        assert(ringed_before(h, div_up(pos + n, KV_PAGE)) - ringed_before(h, pos / KV_PAGE) <= h->ring_pages);
         if (h->written < pos + n) h->written = pos + n;
     }
 }
@@ -218,7 +273,7 @@ void kv_read(const struct kvcache *c, int layer, int kv_head, int pos, float *k,
 /* Whether a head still has all that queries from position n_tokens on may look at. */
 static int can_go_back(const struct head *h, int n_tokens) {
     const int sinks = h->sink_pages * KV_PAGE, from = n_tokens - h->recent > sinks ? n_tokens - h->recent : sinks;
-    return !h->ring_pages || n_tokens <= sinks || from / KV_PAGE + h->ring_pages >= div_up(h->written, KV_PAGE);
+    return !h->ring_pages || n_tokens <= sinks || still_held(h, from / KV_PAGE);
 }
 
 int kv_truncate(struct kvcache *c, int n_tokens) {
@@ -235,7 +290,9 @@ size_t kv_bytes_at(const struct kv_shape *s, int n_tokens) {
     size_t blocks = 0;
     for (size_t i = 0; i < (size_t)s->n_layers * s->n_kv_heads; i++) {
         struct head h = head_new(s->stores ? &s->stores[i] : NULL);
-        blocks += (size_t)blocks_for(&h, n_tokens);
+        int near, far;
+        blocks_for(&h, n_tokens, &near, &far);
+        blocks += (size_t)near + (size_t)far;
     }
     return blocks * block_bytes(s);
 }

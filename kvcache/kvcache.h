@@ -12,6 +12,7 @@
 #ifndef KVCACHE_KVCACHE_H
 #define KVCACHE_KVCACHE_H
 #include <stddef.h>
+#include <stdint.h>
 #include "base/err.h"
 #include "kernels/dtype.h"
 #include "kernels/tile.h"
@@ -23,6 +24,9 @@ struct kv_store {
     int ring;                      /* 0: everything. 1: the first `sink` tokens and the last `recent` ... */
     int sink, recent;
     int slack;                     /* ... as seen from each of the last `slack` positions: the largest batch */
+    /* A ring with a stride also keeps, for good, every block whose number modulo stride has its bit set in keep. */
+    int block, stride;             /* tokens of a block, a multiple of KV_PAGE; 1..64 blocks; stride 0: no such blocks */
+    uint64_t keep;
 };
 
 struct kv_shape {

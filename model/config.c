@@ -124,6 +124,21 @@ static int read_rope(struct model_config *c, const struct reader *r, const struc
     return 0;
 }
 
+/* needle.s2.*: the file was trained with sharded attention, and this is its pattern. */
+static int read_s2(struct model_config *c, const struct gguf *g, struct err *err) {
+    const struct reader r = { g, "needle.s2", err };
+    int block, local, stride, offset, homo, by_kv, first, every;
+    if (!gguf_find(g, "needle.s2.block_size")) return 0;
+    if (need_int(&r, "block_size", 16, 1 << 16, 0, &block) || need_int(&r, "local_blocks", 1, 1 << 20, 0, &local) ||
+        need_int(&r, "vert_stride", 1, 64, 0, &stride) || need_int(&r, "head_offset", 0, 1 << 20, 1, &offset) ||
+        need_int(&r, "homo_head", 0, 1, 0, &homo) || need_int(&r, "phase_by_kv_head", 0, 1, 0, &by_kv) ||
+        need_int(&r, "dense_first", 0, 4096, 0, &first) || need_int(&r, "dense_every_n", 0, 4096, 2, &every))
+        return -1;
+    snprintf(c->attn, sizeof c->attn, "s2,block=%d,local=%d,stride=%d,offset=%d,homo=%d,phase=%s,sink=0,dense_first=%d,dense_every=%d",
+             block, local, stride, offset, homo, by_kv ? "kv" : "query", first, every);
+    return 0;
+}
+
 int config_read(struct model_config *out, const struct gguf *g, const struct rope_override *o, struct err *err) {
     struct model_config c = { 0 };
     char text[256], key[160];
@@ -160,7 +175,7 @@ int config_read(struct model_config *out, const struct gguf *g, const struct rop
         return fail(err, "%s: key %s is missing", gguf_path(g), full_key(&r, "attention.layer_norm_rms_epsilon", key));
     c.rms_eps = (float)eps;
     c.attn_scale = (float)scale;
-    if (read_rope(&c, &r, o)) return -1;
+    if (read_rope(&c, &r, o) || read_s2(&c, g, err)) return -1;
 
     const struct gguf_tensor *embd = gguf_tensor(g, "token_embd.weight");
     if (!embd) return fail(err, "%s: tensor token_embd.weight is missing (a vocabulary-only file?)", gguf_path(g));

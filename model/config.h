@@ -36,6 +36,7 @@ struct model_config {
     float rms_eps;
     float attn_scale;              /* scores are attn_scale * q.k */
     struct rope_config rope;
+    char attn[256];                /* the attention mode it was trained with (needle.s2.* keys), as --attn text; or "" */
 };
 
 /* What flags may override; fields at their "unset" value leave the file's word. */

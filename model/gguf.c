@@ -1,4 +1,5 @@
-/* gguf.c - opens the file or files of a model, joins the parts of a split and finds things by name. */
+/* gguf.c - opens the file or files of a model, joins the parts of a split and finds things by
+ * name. */
 #include "model/gguf_internal.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Anonymous memory rather than the page cache: huge pages, and no surprise when the file changes under us. */
+/* Anonymous memory rather than the page cache: huge pages, and no surprise when the file changes
+ * under us. */
 static int read_whole(struct gguf_part *p, int fd, struct err *err) {
     void *mem = mmap(NULL, p->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mem == MAP_FAILED) return fail(err, "%s: no memory for %zu bytes: %s", p->path, p->size, strerror(errno));
@@ -80,7 +82,8 @@ void gguf_part_free(struct gguf_part *p) {
     free(p->path);
 }
 
-/* split.no, split.count and split.tensors.count of a part; a file without them is the only part of one. */
+/* split.no, split.count and split.tensors.count of a part; a file without them is the only part
+ * of one. */
 struct split { int64_t no, count, tensors; };
 
 static int read_split(const struct gguf_part *p, struct split *s, struct err *err) {
@@ -91,7 +94,8 @@ static int read_split(const struct gguf_part *p, struct split *s, struct err *er
     return gguf_kv_int(gguf_part_find(p, "split.tensors.count"), p->path, 0, INT_MAX, &s->tensors, err) < 0 ? -1 : 0;
 }
 
-/* The name of part `no` of a split whose other part is called path: malloc'd, or NULL if path has no such name. */
+/* The name of part `no` of a split whose other part is called path: malloc'd, or NULL if path has
+ * no such name. */
 static char *part_path(const char *path, int64_t no, int64_t count) {
     char tail[32];
     size_t n = strlen(path), digits = strlen("00001");
@@ -157,7 +161,8 @@ static int by_name(const void *a, const void *b) {
 static int join_tensors(struct gguf *g, struct err *err) {
     int64_t n = 0;
     for (int i = 0; i < g->n_parts; i++) n += g->parts[i].n_tensors;
-    if (n > INT_MAX) return fail(err, "%s: %" PRId64 " tensors in all parts, want at most %d", gguf_path(g), n, INT_MAX);
+    if (n > INT_MAX)
+        return fail(err, "%s: %" PRId64 " tensors in all parts, want at most %d", gguf_path(g), n, INT_MAX);
     g->tensors = malloc((size_t)(n + 1) * sizeof *g->tensors);
     g->by_name = malloc((size_t)(n + 1) * sizeof *g->by_name);
     if (!g->tensors || !g->by_name) return fail(err, "%s: no memory for %" PRId64 " tensors", gguf_path(g), n);

@@ -5,7 +5,8 @@
 
 enum { GGUF_ALIGNMENT = 32, GGUF_ALIGNMENT_MIN = 8, GGUF_NAME_MAX = 64, GGUF_SHOWN = 200 };
 
-/* One file: its bytes and what its header says. A model is one part, or several when it was split. */
+/* One file: its bytes and what its header says. A model is one part, or several when it was
+ * split. */
 struct gguf_part {
     char *path;
     uint8_t *base;                 /* the whole file, mapped or read; munmap frees either */
@@ -27,7 +28,8 @@ struct gguf {
     uint64_t tensor_bytes;
 };
 
-/* Fills kv, tensors and their counts from p->base. On failure p may be half filled; gguf_part_free cleans up. */
+/* Fills kv, tensors and their counts from p->base. On failure p may be half filled;
+ * gguf_part_free cleans up. */
 int gguf_parse(struct gguf_part *p, struct err *);
 void gguf_part_free(struct gguf_part *);
 const struct gguf_kv *gguf_part_find(const struct gguf_part *, const char *key);
@@ -38,7 +40,8 @@ int gguf_kv_int(const struct gguf_kv *, const char *path, int64_t min, int64_t m
 size_t gguf_type_bytes(int type);                  /* of one value; 0 for strings, arrays and unknown types */
 const char *gguf_type_name(int type);              /* "u32", "string", ...; "unknown" otherwise */
 
-/* Bytes from a file made fit for a terminal: printable ASCII as it is, the rest escaped, long ones cut. Returns buf. */
+/* Bytes from a file made fit for a terminal: printable ASCII as it is, the rest escaped, long
+ * ones cut. Returns buf. */
 const char *gguf_show(char buf[GGUF_SHOWN], const char *p, size_t n);
 
 static inline uint32_t gguf_u32(const uint8_t *p) {

@@ -1,8 +1,10 @@
-/* gguf_parse.c - from the bytes of one GGUF file to its list of keys and tensors, trusting none of them.
+/* gguf_parse.c - from the bytes of one GGUF file to its list of keys and tensors, trusting none
+ * of them.
  *
- * The layout, all little-endian: magic, u32 version, u64 tensor count, u64 key count; the keys (string key, u32 type,
- * value); the tensor headers (string name, u32 dims, u64 ne[dims], u32 type, u64 offset); padding up to
- * general.alignment; the data section that the offsets count from. A string is a u64 length and its bytes. */
+ * The layout, all little-endian: magic, u32 version, u64 tensor count, u64 key count; the keys
+ * (string key, u32 type, value); the tensor headers (string name, u32 dims, u64 ne[dims], u32
+ * type, u64 offset); padding up to general.alignment; the data section that the offsets count
+ * from. A string is a u64 length and its bytes. */
 #include "model/gguf_internal.h"
 #include <inttypes.h>
 #include <limits.h>
@@ -10,7 +12,8 @@
 #include <string.h>
 
 enum { HEADER_BYTES = 24 };
-/* The fewest bytes a key (1-byte name, 1-byte value) and a tensor header (1-byte name, 1 dimension) can take. */
+/* The fewest bytes a key (1-byte name, 1-byte value) and a tensor header (1-byte name, 1
+ * dimension) can take. */
 enum { KEY_BYTES = 8 + 1 + 4 + 1, TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8 };
 
 struct cursor {
@@ -114,7 +117,8 @@ static int by_key(const void *a, const void *b) {
     return by_bytes(x->key.p, x->key.n, y->key.p, y->key.n);
 }
 
-/* Sorting costs the same for every file; a hash table would let a hostile one pick colliding names. */
+/* Sorting costs the same for every file; a hash table would let a hostile one pick colliding
+ * names. */
 static int index_keys(struct gguf_part *p, struct err *err) {
     if (!(p->kv_by_key = malloc(((size_t)p->n_kv + 1) * sizeof *p->kv_by_key)))
         return fail(err, "%s: no memory to index %d keys", p->path, p->n_kv);
@@ -140,7 +144,8 @@ const struct gguf_kv *gguf_part_find(const struct gguf_part *p, const char *key)
     return NULL;
 }
 
-/* Bytes of the tensor into t->bytes, 0 for a type the engine does not know. Every product is checked. */
+/* Bytes of the tensor into t->bytes, 0 for a type the engine does not know. Every product is
+ * checked. */
 static int measure(const struct gguf_part *p, struct gguf_tensor *t, const char *shown, struct err *err) {
     const struct dtype_info *d = dtype_info(t->type);
     uint64_t values = 1;

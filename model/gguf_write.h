@@ -1,8 +1,10 @@
-/* gguf_write.h - writes GGUF version 3: metadata first, then tensor headers, then tensor data in order.
+/* gguf_write.h - writes GGUF version 3: metadata first, then tensor headers, then tensor data in
+ * order.
  *
- * Use: open; put every key (gguf_put_*) or copy it (gguf_put_kv); declare every tensor; then gguf_write_begin and one
- * gguf_write_data per tensor in the same order (in as many pieces as the caller likes); close. The file appears under
- * its name only when gguf_write_close succeeds: until then it is NAME.tmp, removed on failure. */
+ * Use: open; put every key (gguf_put_*) or copy it (gguf_put_kv); declare every tensor; then
+ * gguf_write_begin and one gguf_write_data per tensor in the same order (in as many pieces as the
+ * caller likes); close. The file appears under its name only when gguf_write_close succeeds:
+ * until then it is NAME.tmp, removed on failure. */
 #ifndef MODEL_GGUF_WRITE_H
 #define MODEL_GGUF_WRITE_H
 #include "model/gguf.h"
@@ -10,7 +12,8 @@
 struct gguf_writer;
 
 int gguf_write_open(struct gguf_writer **out, const char *path, struct err *);
-/* A key put twice keeps the last value. Memory failures are remembered and reported by gguf_write_begin. */
+/* A key put twice keeps the last value. Memory failures are remembered and reported by
+ * gguf_write_begin. */
 void gguf_put_int(struct gguf_writer *, const char *key, enum gguf_type, int64_t value);
 void gguf_put_float(struct gguf_writer *, const char *key, double value);             /* F32 */
 void gguf_put_bool(struct gguf_writer *, const char *key, bool value);

@@ -19,11 +19,6 @@ struct session {
     uint64_t keys0, queries0;                       /* counters at the last reset */
 };
 
-static struct kv_shape kv_shape_of(const struct model_config *c, const struct session_options *o) {
-    return (struct kv_shape){ .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim, .v_dim = c->v_dim,
-                              .type_k = o->type_k, .type_v = o->type_v };
-}
-
 int session_open(struct session **out, const struct model *m, const struct session_options *o, struct err *err) {
     const struct model_config *c = &m->c;
     struct session *s = calloc(1, sizeof *s);
@@ -31,13 +26,17 @@ int session_open(struct session **out, const struct model *m, const struct sessi
     s->m = m, s->o = *o;
     if (!s->o.batch) s->o.batch = BATCH_DEFAULT;
     if (s->o.batch > s->o.n_ctx) s->o.batch = s->o.n_ctx;
-    const struct kv_shape kv = kv_shape_of(c, o);
+    const char *trained = *c->attn ? c->attn : NULL, *attn = o->attn ? o->attn : trained ? trained : "full";
     const struct attn_shape shape = { .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
-                                      .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .scale = c->attn_scale };
+                                      .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .max_tokens = o->n_ctx, .trained = trained,
+                                      .scale = c->attn_scale };
     if (o->n_ctx < 1) { fail(err, "context of %d tokens, wanted at least 1", o->n_ctx); goto fail; }
-    if (kv_open(&s->kv, &kv, err) || attn_open(&s->attn, o->attn ? o->attn : "full", &shape, m->kernels, err) ||
-        forward_open(&s->f, m, s->o.batch, err))
+    if (attn_open_phases(&s->attn, o->attn_prefill ? o->attn_prefill : attn, o->attn_decode ? o->attn_decode : attn, &shape,
+                         m->kernels, err))
         goto fail;
+    const struct kv_shape kv = { .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim, .v_dim = c->v_dim,
+                                 .type_k = o->type_k, .type_v = o->type_v, .stores = attn_stores(s->attn) };
+    if (kv_open(&s->kv, &kv, err) || forward_open(&s->f, m, s->o.batch, err)) goto fail;
     if (!(s->logits = malloc((size_t)c->n_vocab * sizeof *s->logits))) { fail(err, "no memory for logits"); goto fail; }
     *out = s;
     return 0;
@@ -79,6 +78,7 @@ static int run_chunk(struct session *s, const int32_t *ids, int n, int n_out, st
 
 int session_eval(struct session *s, const int32_t *ids, int n, struct err *err) {
     if (check_tokens(s, ids, n, err)) return -1;
+    attn_phase(s->attn, n > 1 ? ATTN_PREFILL : ATTN_DECODE);
     for (int done = 0; done < n;) {
         const int now = n - done < s->o.batch ? n - done : s->o.batch;
         const bool last = done + now == n;
@@ -93,6 +93,7 @@ int session_eval(struct session *s, const int32_t *ids, int n, struct err *err) 
 
 int session_eval_rows(struct session *s, const int32_t *ids, int n, struct err *err) {
     if (n > s->o.batch) return fail(err, "%d rows wanted at once, a chunk has %d", n, s->o.batch);
+    attn_phase(s->attn, ATTN_PREFILL);
     if (check_tokens(s, ids, n, err) || run_chunk(s, ids, n, n, err)) return -1;
     if (n) forward_logits(s->f, n - 1, 1, s->logits);
     s->any = s->any || n;
@@ -124,22 +125,26 @@ int session_batch(const struct session *s) { return s->o.batch; }
 const float *session_logits(const struct session *s) { return s->any ? s->logits : NULL; }
 int session_pos(const struct session *s) { return s->pos; }
 
-void session_truncate(struct session *s, int pos) {
-    if (pos >= s->pos) return;
-    kv_truncate(s->kv, pos);
-    s->pos = pos;
+int session_truncate(struct session *s, int pos) {
+    if (pos < s->pos) s->pos = kv_truncate(s->kv, pos);
+    return s->pos;
 }
 
 size_t session_kv_bytes(const struct session *s) { return kv_bytes(s->kv); }
 size_t session_scratch_bytes(const struct session *s) {
     return forward_bytes(s->f) + attn_scratch_bytes(s->attn) + (size_t)s->m->c.n_vocab * sizeof(float);
 }
-size_t session_kv_bytes_at(const struct model_config *c, const struct session_options *o, int n_tokens) {
-    const struct kv_shape kv = kv_shape_of(c, o);
-    return kv_bytes_at(&kv, n_tokens);
+size_t session_kv_bytes_at(const struct session *s, int n_tokens) { return kv_bytes_at(kv_shape(s->kv), n_tokens); }
+double session_token_kv_bytes(const struct session *s) {
+    const struct kv_shape *k = kv_shape(s->kv);
+    const size_t page = tile_k_bytes(k->type_k, k->k_dim) + tile_v_bytes(k->type_v, k->v_dim);
+    return (double)page * k->n_layers * k->n_kv_heads / KV_PAGE;
 }
+const char *session_attn_warning(const struct session *s) { return attn_warning(s->attn); }
 const char *session_attn_name(const struct session *s) { return attn_name(s->attn); }
 const char *session_attn_params(const struct session *s) { return attn_params(s->attn); }
+
+void session_report(const struct session *s, attn_figure *fn, void *ctx) { attn_report(s->attn, fn, ctx); }
 
 double session_keys_read(const struct session *s) {
     uint64_t keys, queries;

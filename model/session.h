@@ -17,7 +17,8 @@ struct session_options {
     int n_ctx;                         /* most tokens this session may hold */
     int batch;                         /* tokens per chunk of prefill; 0: 512 */
     enum dtype type_k, type_v;         /* storage of keys and values: F32 F16 BF16 Q8_0 Q4_0 */
-    const char *attn;                  /* "full", "MODE,key=value,..."; NULL: full */
+    const char *attn;                  /* "full", "MODE,key=value,..."; NULL: as trained, else full */
+    const char *attn_prefill, *attn_decode;    /* the mode of one phase; NULL: attn */
     /* Called after every chunk of a session_eval of several tokens; may be NULL. */
     void (*progress)(void *ctx, int done, int total);
     void *progress_ctx;
@@ -44,15 +45,21 @@ int session_fill(struct session *, int n, session_fill_fn fill, void *ctx, struc
 
 const float *session_logits(const struct session *);   /* [n_vocab] of the last token; NULL before the first */
 int session_pos(const struct session *);               /* tokens so far */
-void session_truncate(struct session *, int pos);      /* forgets all from pos on; logits stay those of the last eval */
+/* Forgets all from pos on; the logits stay those of the last eval. Returns the tokens left: pos, or 0 with nothing left
+ * when the cache no longer has what a mode would read at pos (rings go back by one chunk at most). */
+int session_truncate(struct session *, int pos);
 
-/* Memory: what is allocated now, and what a session with these options will need when n_tokens are in it. */
+/* Memory: what is allocated now, and what n_tokens will need. */
 size_t session_kv_bytes(const struct session *);
 size_t session_scratch_bytes(const struct session *);
-size_t session_kv_bytes_at(const struct model_config *, const struct session_options *, int n_tokens);
+size_t session_kv_bytes_at(const struct session *, int n_tokens);
+double session_token_kv_bytes(const struct session *); /* one token's keys and values in all heads of all layers */
 
 const char *session_attn_name(const struct session *);
+const char *session_attn_warning(const struct session *);  /* one line, or NULL */
 const char *session_attn_params(const struct session *);
+/* Figures the attention mode keeps about itself, since the session was opened; see attn_report. */
+void session_report(const struct session *, void (*fn)(void *ctx, const char *name, double value), void *ctx);
 /* Keys read per token, layer and query head, over everything evaluated since the last reset. */
 double session_keys_read(const struct session *);
 void session_keys_reset(struct session *);

@@ -96,4 +96,40 @@ refuse "limits of a model" 2 "wanted none" "$bench" $model --limits
 refuse "missing file" 1 "No such file" "$bench" no-such.gguf -o json
 refuse "depth beyond memory" 1 "for keys and values" "$bench" $model -d 900m -n 1 -p 1
 if [ -w /dev/full ]; then "$bench" $model -p 2 -n 1 -r 1 >/dev/full 2>"$work/err"; [ $? -eq 1 ] && grep -q stdout "$work/err"; report $? "full disk: exit 1"; fi
+# tools/compare.sh beside engines that are not there: their llama-bench claims 1000 and 50 t/s, their sweep 400 and 20.
+cat >"$work/peer" <<'END'
+#!/bin/sh
+p=0 n=0 gp=
+while [ $# -gt 0 ]; do
+    case $1 in --help) printf '  -gp <pp,tg>  (default: )\n'; exit ;; -p) p=$2; shift ;; -n) n=$2; shift ;; -gp) gp=$2; shift ;; esac
+    shift
+done
+echo 'build_commit,cpu_info,n_prompt,n_gen,avg_ts'
+[ "$p" -eq 0 ] || echo "\"abc123\",\"a CPU, they say\",\"$p\",\"0\",\"1000\""
+[ "$n" -eq 0 ] || echo "\"abc123\",\"a CPU, they say\",\"0\",\"$n\",\"50\""
+[ -z "$gp" ] || echo "\"abc123\",\"a CPU, they say\",\"${gp%,*}\",\"${gp#*,}\",\"25\""
+END
+cat >"$work/sweep" <<'END'
+#!/bin/sh
+echo '|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |'
+echo '|     8 |      2 |      0 |    0.008 |   999.00 |    0.040 |    49.00 |'
+echo '|     8 |      2 |     16 |    0.020 |   400.00 |    0.100 |    20.00 |'
+END
+chmod +x "$work/peer" "$work/sweep"
+compare() { name=$1; shift; tools/compare.sh -r 3 -p 8 -n 2 -d 0,16 -t 1 -k "$work/samples" "$@" >"$work/out" 2>"$work/err"; report $? "$name"; }
+row() { grep -qE -- "$1" "$work/out"; report $? "compare.sh: a row like $1"; }
+compare "compare.sh with a sweep" -s "$work/sweep" "$work/peer" $model
+row "\| pp8 \| .* \| 1000\.0 \(1000\.0-1000\.0\) \| [0-9.]+ \|"
+row "\| pp8 @ d16 \| .* \| 400\.0 \("
+row "\| tg2 @ d16 \| .* \| 20\.0 \("
+[ "$(wc -l <"$work/samples")" -eq 24 ]; report $? "compare.sh: 3 rounds of 4 tests of 2 engines"
+# its median of ours is the median of the samples it kept
+want=$(awk -F'\t' '$2 == "tg2" && !$3 && $4 == "ours" { print $5 }' "$work/samples" | sort -n | sed -n 2p | awk '{ printf "%.1f", $1 }')
+row "\| tg2 \| $want \("
+compare "compare.sh without one" "$work/peer" $model
+row "\| pp8 @ d16 \| .* \| - \| - \|"
+row "\| tg2 @ d16 \| .* \| 25\.0 \("
+tools/compare.sh "$work/peer" >"$work/out" 2>"$work/err"; [ $? -eq 2 ]; report $? "compare.sh without a model: exit 2"
+tools/compare.sh -r x "$work/peer" $model >"$work/out" 2>"$work/err"; [ $? -eq 2 ]; report $? "compare.sh with a bad number: exit 2"
+tools/compare.sh "$work/none" $model >"$work/out" 2>"$work/err"; [ $? -eq 1 ]; report $? "compare.sh without its peer: exit 1"
 echo "1..$n"

@@ -125,6 +125,11 @@ static void test_statistics(void **state) {
     const double drift = exp(-1.0 / BENCH_FILL_LENGTH) / 1.5;
     assert_true(fabs(near / slow2 - drift) < 0.05);    /* about 0.65; 32k samples with 500 independent lengths */
     assert_true(fabs(far / slow2) < 0.2);
+    float *again = malloc((size_t)MANY * ROW * sizeof *again);
+    bench_fill_restart(f);
+    bench_fill(f, 1, 0, MANY, again, v);
+    assert_memory_equal(again, k, (size_t)MANY * ROW * sizeof *k);
+    free(again);
     free(k);
     free(v);
     bench_fill_close(f);

@@ -152,7 +152,7 @@ static void test_choice(void **state) {
         assert_int_equal(sum, counts[i].keep);
         assert_true(lowest_full > highest_not || n > 1009);
     }
-    const float ties[] = { 0.5f, 1, 3, 1, 0.2f, 1, -1, 0 };        /* 3 is cut to 1, a tie: the first of equals */
+    const float ties[] = { 0.5f, 1, 1, 1, 0.2f, 3, -1, 0 };        /* 3 is cut to 1, a tie: the first of equals */
     heads_choose(full, ties, 8, 0.3);
     assert_memory_equal(full, ((unsigned char[]){ 0, 1, 1, 1, 0, 0, 0, 0 }), 8);
 }

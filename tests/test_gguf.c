@@ -1,5 +1,6 @@
-/* What the writer writes, the reader reads: every type, splits, both ways of loading; and the refusals of getters,
- * writer and split files. Files broken on purpose are in test_gguf_hostile.c. */
+/* What the writer writes, the reader reads: every type, splits, both ways of loading; and the
+ * refusals of getters, writer and split files. Files broken on purpose are in
+ * test_gguf_hostile.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,14 +18,14 @@
 
 static struct gguf *open_ok(const char *path, const struct gguf_options *o) {
     struct gguf *g = NULL;
-    struct err err = {{0}};
+    struct err err = { 0 };
     if (gguf_open(&g, path, o, &err)) fail_msg("%s", err.msg);
     return g;
 }
 
 static void open_fails(const char *path, const char *want) {
     struct gguf *g = NULL;
-    struct err err = {{0}};
+    struct err err = { 0 };
     assert_int_equal(gguf_open(&g, path, NULL, &err), -1);
     assert_null(g);
     assert_has(err.msg, want);
@@ -32,7 +33,7 @@ static void open_fails(const char *path, const char *want) {
 
 static int64_t int_of(const struct gguf *g, const char *key) {
     int64_t v = 12345;
-    struct err err = {{0}};
+    struct err err = { 0 };
     if (gguf_get_int(g, key, INT64_MIN, INT64_MAX, &v, &err) != 1) fail_msg("%s: %s", key, err.msg);
     return v;
 }
@@ -65,7 +66,7 @@ static void put_everything(struct gguf_writer *w) {
 }
 
 static void check_everything(const struct gguf *g) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     char text[32];
     double d;
     bool yes = false, no = true;
@@ -161,7 +162,7 @@ static void check_tensors(const struct gguf *g, size_t alignment) {
 
 static void write_all(const char *path, uint32_t alignment) {
     struct gguf_writer *w = NULL;
-    struct err err = {{0}};
+    struct err err = { 0 };
     assert_int_equal(gguf_write_open(&w, path, &err), 0);
     put_everything(w);
     if (alignment) gguf_put_int(w, "general.alignment", GGUF_U32, alignment);
@@ -204,7 +205,7 @@ static void copied_keys_are_equal(void **state) {
     (void)state;
     const char *from = temp_path("from.gguf"), *to = temp_path("to.gguf");
     struct gguf_writer *w = NULL;
-    struct err err = {{0}};
+    struct err err = { 0 };
     write_all(from, 64);
     struct gguf *g = open_ok(from, NULL);
     assert_int_equal(gguf_write_open(&w, to, &err), 0);
@@ -248,7 +249,7 @@ static void getters_refuse(void **state) {
     const char *path = temp_path("getters.gguf");
     write_all(path, 0);
     struct gguf *g = open_ok(path, NULL);
-    struct err err = {{0}};
+    struct err err = { 0 };
     int64_t v = 77;
     double d = 77;
     bool b = true;
@@ -275,7 +276,7 @@ static void beyond_int64(void **state) {
     (void)state;
     static struct gguf_bytes b;
     const char *path = temp_path("u64.gguf");
-    struct err err = {{0}};
+    struct err err = { 0 };
     int64_t v;
     bytes_sample(&b);
     b.p[bytes_at(&b, "after twin.b") - 4] = GGUF_U64;      /* -7 becomes 2^64 - 7 */
@@ -286,9 +287,10 @@ static void beyond_int64(void **state) {
     gguf_close(g);
 }
 
-/* Writes parts of a split with one tensor each; what is asked of the numbers goes into part `bad`. */
+/* Writes parts of a split with one tensor each; what is asked of the numbers goes into part
+ * `bad`. */
 static void write_split(const char *stem, int n, int tensors, int bad, int bad_no, const char *bad_name) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     for (int i = 0; i < n; i++) {
         struct gguf_writer *w = NULL;
         char name[64];
@@ -354,7 +356,7 @@ static void files_that_are_none(void **state) {
 }
 
 static void begin_fails(struct gguf_writer *w, const char *want) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     assert_int_equal(gguf_write_begin(w, &err), -1);
     assert_has(err.msg, want);
     assert_int_equal(gguf_write_data(w, "x", 1, &err), -1);
@@ -374,7 +376,7 @@ static struct gguf_writer *new_writer(void) {
 static void writer_refuses(void **state) {
     (void)state;
     const uint64_t ne[4] = { 32, 1, 1, 1 };
-    struct err err = {{0}};
+    struct err err = { 0 };
     struct gguf_writer *w = new_writer();
     gguf_put_int(w, "k", GGUF_U8, 256);
     begin_fails(w, "key 'k': 256 does not fit into type u8");

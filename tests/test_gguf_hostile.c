@@ -1,4 +1,5 @@
-/* Files broken on purpose: each field on its own, every truncation, and thousands of flipped bits. */
+/* Files broken on purpose: each field on its own, every truncation, and thousands of flipped
+ * bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* Damaged files through the whole load path: reader, configuration, weights, tokenizer, a session and a few tokens. Every
- * one ends in a one-line error or runs; `make MODE=debug` watches the memory meanwhile. */
+/* Damaged files through the whole load path: reader, configuration, weights, tokenizer, a session
+ * and a few tokens. Every one ends in a one-line error or runs; `make MODE=debug` watches the
+ * memory meanwhile. */
 #include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +22,7 @@
 static struct { int fd; char path[64]; uint8_t *whole; size_t n, head; int ran, refused; } f;
 
 static void load_sample(const char *shape, enum synth_tokens tokens) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     struct synth_shape s = *shape_find(shape);
     const char *path = temp_path("whole.gguf");
     s.tokens = tokens;
@@ -84,7 +85,7 @@ static void try_file(const char *what) {
     struct model *m = NULL;
     struct tokenizer *t = NULL;
     struct session *s = NULL;
-    struct err err = {{0}};
+    struct err err = { 0 };
     if (run(&g, &m, &t, &s, &err)) {
         f.refused++;
         if (!err.msg[0]) fail_msg("%s: refused without a word", what);

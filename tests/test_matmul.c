@@ -277,6 +277,25 @@ static void same_bits(void **state) {
     omp_set_num_threads(threads);
 }
 
+/* AMX changes the speed, not one bit of the result. */
+static void amx_is_avx512(void **state) {
+    (void)state;
+    const struct kernels *amx = kernels_pick("amx");
+    if (!amx) skip();
+    struct acts *a = open_acts();
+    static float y[TOKENS][ROWS], want[TOKENS][ROWS];
+    EACH_TYPE(t) {
+        struct problem p;
+        setup(&p, t, 5 * 256, 0);
+        for (int i = 0; i < TOKENS * p.w.cols; i++) p.x[i] = uniform(3);
+        multiply(kernels_pick("avx512"), &p, a, ROWS, 0, TOKENS, want[0], ROWS);
+        multiply(amx, &p, a, ROWS, 0, TOKENS, y[0], ROWS);
+        assert_memory_equal(y, want, sizeof y);
+        teardown(&p);
+    }
+    acts_close(a);
+}
+
 static void rows_read_back(void **state) {
     (void)state;
     static float row[MAX_COLS];
@@ -385,6 +404,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_products), cmocka_unit_test(rounded_products),
         cmocka_unit_test(encoded_activations), cmocka_unit_test(same_bits),
+        cmocka_unit_test(amx_is_avx512),
         cmocka_unit_test(rows_read_back), cmocka_unit_test(broken_activations),
         cmocka_unit_test(any_bytes), cmocka_unit_test(extreme_activations),
     };

@@ -17,7 +17,7 @@ struct loaded { struct gguf *file; struct model *model; };
 
 static struct loaded load(const char *path, const char *kernels, bool repack) {
     struct loaded l = { 0 };
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     const struct kernels *k = kernels_pick(kernels);
     if (gguf_open(&l.file, path, NULL, &err) || model_open(&l.model, l.file, &(struct model_options){ .kernels = k }, &err) ||
         (repack && model_repack(l.model, &err)))
@@ -33,7 +33,7 @@ static void unload(struct loaded *l) {
 /* Logits of all N tokens, fed in chunks of `batch`, malloc'd. */
 static float *run(const struct model *m, int batch, enum dtype kv) {
     struct session *s = NULL;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     const struct session_options o = { .n_ctx = N, .batch = batch, .type_k = kv, .type_v = kv };
     float *out = malloc((size_t)N * m->c.n_vocab * sizeof *out);
     if (session_open(&s, m, &o, &err)) fail_msg("%s", err.msg);
@@ -171,7 +171,7 @@ static void test_truncate(void **state) {
     tiny_write(path, &base);
     struct loaded l = load(path, NULL, true);
     struct session *s = NULL;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     const struct session_options o = { .n_ctx = N, .batch = 16, .type_k = DT_F16, .type_v = DT_F16 };
     assert_int_equal(session_open(&s, l.model, &o, &err), 0);
     assert_null(session_logits(s));

@@ -12,7 +12,8 @@ check() {    # check NAME STATUS WORDS ARGS...: exit status, and words on stderr
     got=$?
     from=$dir/err
     [ "$status" -eq 0 ] && from=$dir/out
-    if [ $got -eq "$status" ] && { [ -z "$words" ] || grep -q -- "$words" "$from"; } && { [ "$status" -eq 0 ] || ! [ -s "$dir/out" ]; }; then
+    if [ $got -eq "$status" ] && { [ -z "$words" ] || grep -q -- "$words" "$from"; } &&
+        { [ "$status" -eq 0 ] || ! [ -s "$dir/out" ]; }; then
         echo "ok $n - $name"
     else
         echo "not ok $n - $name: exit $got, want $status with '$words'"

@@ -1,5 +1,5 @@
-/* bin/synth's models through the whole engine: their tokenizers encode and decode any text, random ones give sane logits,
- * the retrieval model finds its needle at every depth. */
+/* bin/synth's models through the whole engine: their tokenizers encode and decode any text,
+ * random ones give sane logits, the retrieval model finds its needle at every depth. */
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
@@ -21,7 +21,7 @@ struct engine { struct gguf *g; struct model *m; struct tokenizer *t; };
 
 static struct engine load(const char *path) {
     struct engine e = {0};
-    struct err err = {{0}};
+    struct err err = { 0 };
     if (gguf_open(&e.g, path, NULL, &err) || model_open(&e.m, e.g, NULL, &err) || tok_open(&e.t, e.g, NULL, &err))
         fail_msg("%s", err.msg);
     return e;
@@ -34,7 +34,7 @@ static void unload(struct engine *e) {
 }
 
 static int encode(const struct tokenizer *t, const char *text, int flags, int32_t **ids) {
-    struct err err = {{0}};
+    struct err err = { 0 };
     int n = tok_encode(t, text, strlen(text), flags, ids, &err);
     if (n < 0) fail_msg("%s", err.msg);
     return n;
@@ -52,7 +52,8 @@ static void decode(const struct tokenizer *t, const int32_t *ids, int n, char *o
 }
 
 static const char *const texts[] = {
-    "The secret code is 7391 orange kettle.", "Hello, world! 1234567890", "caf\xc3\xa9 \xe2\x80\x94 \xe6\x97\xa5\xe6\x9c\xac",
+    "The secret code is 7391 orange kettle.", "Hello, world! 1234567890",
+    "caf\xc3\xa9 \xe2\x80\x94 \xe6\x97\xa5\xe6\x9c\xac",
     "two\nlines\n\n\tand a tab", "  spaces   in  a row", "aaaaaaaaaaaaaaaaaaaa", "<s> [INST] \\ ~`",
 };
 
@@ -74,7 +75,7 @@ static void vocabularies_of_every_family(void **state) {
         { "tinyllama-1.1b", 32000, 1, 1 }, { "llama-3.2-1b", 128256, 128000, 1 }, { "qwen2.5-1.5b", 151936, 151643, 0 },
         { "smollm2-135m", 49152, 0, 0 },
     };
-    struct err err = {{0}};
+    struct err err = { 0 };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         struct synth_shape s = *shape_find(list[i].shape);
         assert_int_equal(s.n_vocab, list[i].vocab);
@@ -102,7 +103,7 @@ static void random_models_give_sane_logits(void **state) {
     (void)state;
     static const char *const shapes[] = { "smollm2-135m", "tinyllama-1.1b" };
     for (int i = 0; i < 2; i++) {
-        struct err err = {{0}};
+        struct err err = { 0 };
         struct synth_shape s = *shape_find(shapes[i]);
         s.n_layers = 2, s.n_vocab = 2048;
         const char *path = temp_path("sane.gguf");
@@ -122,9 +123,10 @@ static void random_models_give_sane_logits(void **state) {
     }
 }
 
-/* ---- the retrieval model -------------------------------------------------------------------------------------- */
+/* ---- the retrieval model ---- */
 
-static const char needle[] = " The secret code is 7391 orange kettle.", cue[] = "\nThe secret code is", answer[] = " 7391 orange kettle.";
+static const char needle[] = " The secret code is 7391 orange kettle.";
+static const char cue[] = "\nThe secret code is", answer[] = " 7391 orange kettle.";
 
 /* Sentences that share words with the needle but never four in a row. */
 static size_t tell(struct synth_rand *r, char *out, size_t size, double depth) {
@@ -138,18 +140,20 @@ static size_t tell(struct synth_rand *r, char *out, size_t size, double depth) {
             n += (size_t)snprintf(out + n, size - n, "%s", needle);
             planted = true;
         }
-        n += (size_t)snprintf(out + n, size - n, " %s %s %s", who[rand_below(r, 5)], what[rand_below(r, 5)], when[rand_below(r, 4)]);
+        n += (size_t)snprintf(out + n, size - n, " %s %s %s", who[rand_below(r, 5)],
+                              what[rand_below(r, 5)], when[rand_below(r, 4)]);
     }
     assert_true(planted);
     return n + (size_t)snprintf(out + n, size - n, "%s", cue);
 }
 
-static void recite(const struct engine *e, const char *text, int n_out, char *out, size_t size) {
-    struct err err = {{0}};
+static void recite(const struct engine *e, const char *text, const char *attn, int n_out, char *out,
+                   size_t size) {
+    struct err err = { 0 };
     struct session *s;
     int32_t *ids, said[64];
     int n = encode(e->t, text, TOK_BOS, &ids);
-    const struct session_options o = { .n_ctx = n + n_out, .type_k = DT_F16, .type_v = DT_F16 };
+    const struct session_options o = { .n_ctx = n + n_out, .type_k = DT_F16, .type_v = DT_F16, .attn = attn };
     if (session_open(&s, e->m, &o, &err) || session_eval(s, ids, n, &err)) fail_msg("%s", err.msg);
     for (int i = 0; i < n_out; i++) {
         const float *l = session_logits(s);
@@ -165,7 +169,7 @@ static void recite(const struct engine *e, const char *text, int n_out, char *ou
 
 static void needles_at_every_depth(void **state) {
     (void)state;
-    struct err err = {{0}};
+    struct err err = { 0 };
     struct synth_rand r = { 17 };
     static char text[3000];
     for (int lookups = 2; lookups <= 4; lookups++) {
@@ -180,18 +184,44 @@ static void needles_at_every_depth(void **state) {
             int32_t *ids;
             int n = encode(e.t, answer, 0, &ids);
             free(ids);
-            recite(&e, text, n, out, sizeof out);
+            recite(&e, text, NULL, n, out, sizeof out);
             if (!strstr(out, "7391 orange kettle.")) fail_msg("%d look-ups, depth %d: \"%s\"", lookups, depth, out);
         }
         unload(&e);
     }
 }
 
+/* The file's word on which heads retrieve: they alone need the whole text, and all of them do. */
+static void ground_truth_about_heads(void **state) {
+    (void)state;
+    static const struct { const char *scores; double ratio; bool finds; } list[] = {
+        { "0\t0\n1\t0\n1\t0\n", 2 / 6.0, true },          /* layers x KV heads, as the file says */
+        { "0\t0\n1\t0\n0\t0\n", 1 / 6.0, false },         /* one of the two is missing */
+        { "1\t1\n0\t1\n0\t1\n", 4 / 6.0, false },         /* all the others */
+    };
+    struct err err = { 0 };
+    struct synth_rand r = { 4 };
+    static char text[6000];
+    struct induction_options o = { .n_ctx = 131072, .n_lookups = 2, .seed = 6 };
+    const char *path = temp_path("induction.gguf"), *heads = temp_path("heads.tsv");
+    if (synth_induction(path, &o, recipe_by_name("Q8_0"), &err)) fail_msg("%s", err.msg);
+    struct engine e = load(path);
+    tell(&r, text, sizeof text, 0.3);
+    for (int i = 0; i < 3; i++) {
+        char attn[600], out[256];
+        snprintf(attn, sizeof attn, "duo,heads=%s,ratio=%.3f,sink=16,recent=32", heads, list[i].ratio);
+        temp_write(heads, list[i].scores, strlen(list[i].scores));
+        recite(&e, text, attn, 8, out, sizeof out);
+        if (!strstr(out, "7391 orange kettle.") == list[i].finds) fail_msg("heads %d: \"%s\"", i, out);
+    }
+    unload(&e);
+}
+
 int main(void) {
     omp_set_num_threads(1);                    /* small models: a busy machine makes barriers dear */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vocabularies_of_every_family), cmocka_unit_test(random_models_give_sane_logits),
-        cmocka_unit_test(needles_at_every_depth),
+        cmocka_unit_test(needles_at_every_depth), cmocka_unit_test(ground_truth_about_heads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,7 @@ static int join(void *to, const char *p, size_t n) {
 
 static void words(const char *pre, const char *text, const char *want) {
     struct pretok *t;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     struct joined j = { .n = 0 };
     if (pretok_open(&t, pre, &err)) fail_msg("%s", err.msg);
     if (pretok_split(t, text, strlen(text), join, &j, &err)) fail_msg("%s", err.msg);
@@ -83,7 +83,7 @@ static int count_bytes(void *to, const char *p, size_t n) {
 static void test_every_rule(void **state) {
     (void)state;
     struct pretok *t;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     assert_int_equal(pretok_open(&t, "no such rule", &err), -1);
     assert_int_equal(pretok_open(&t, "", &err), -1);
     assert_int_equal(pretok_open(&t, "llama", &err), -1);          /* part of a name is no name */
@@ -261,7 +261,7 @@ static void test_against_the_slow_way(void **state) {
             for (size_t k = 0; k < n; k++) text[k] = "aaabbc"[tok_random(&seed) % 6];
             text[n] = 0;
             int32_t want[5000], *got;
-            struct err err = { "" };
+            struct err err = { .msg = "" };
             int w = slow_encode(text, n, want), g = tok_encode(t, text, n, 0, &got, &err);
             if (g != w || memcmp(got, want, (size_t)w * sizeof *want)) fail_msg("%d ids for %d: %.300s", g, w, text);
             free(got);
@@ -285,7 +285,7 @@ static void test_round_trip(void **state) {
                                       r % 4 == 2 ? "\xF0\x9F\x98\x80" : "\xC3\xA9  \r\n");
         }
         int32_t *ids;
-        struct err err = { "" };
+        struct err err = { .msg = "" };
         size_t size;
         int count = tok_encode(t, text, n, 0, &ids, &err);
         if (count < 0) fail_msg("%s", err.msg);

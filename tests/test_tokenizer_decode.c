@@ -139,7 +139,7 @@ static void test_byte_level(void **state) {
 static void test_sp_model(void **state) {
     (void)state;
     struct vocab v = { .kind = VOCAB_SPM, .unk = 0 };
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     static const struct { const char *p; float score; int type; } piece[] = {
         { "<unk>", 0, TOK_UNKNOWN }, { "<s>", 0, TOK_CONTROL }, { "</s>", 0, TOK_CONTROL }, { B, -9, TOK_NORMAL },
         { "a", -9, TOK_NORMAL }, { "b", -9, TOK_NORMAL }, { B "a", -1, TOK_NORMAL }, { "ab", -2, TOK_NORMAL },

@@ -32,7 +32,7 @@ static void check_refusal(struct tokenizer *t, const struct err *err, const char
 }
 
 static void refused(const char *want) {
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     struct tokenizer *t = vocab_file_open(&f, &err);
     check_refusal(t, &err, want);
 }
@@ -92,7 +92,7 @@ static void test_pieces(void **state) {
     for (int id = 0; id < f.n; id++) f.type[id] = TOK_CONTROL;
     t = tok_must(&f);
     int32_t *ids;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     assert_int_equal(tok_encode(t, "a", 1, 0, &ids, &err), -1);
     tok_close(t);
 }
@@ -180,7 +180,7 @@ static void test_kinds(void **state) {
         struct gguf *g;
         struct gguf_writer *w;
         struct tokenizer *t = NULL;
-        struct err err = { "" };
+        struct err err = { .msg = "" };
         vocab_file_write(&f, from);
         if (gguf_open(&g, from, NULL, &err) || gguf_write_open(&w, to, &err)) fail_msg("%s", err.msg);
         for (int i = 0; i < gguf_n_kv(g); i++) gguf_put_kv(w, g, gguf_kv_at(g, i));
@@ -231,7 +231,7 @@ static void test_random_vocabularies(void **state) {
         f.bos = (int)(tok_random(&seed) % (unsigned)f.n);
         f.eos = (int)(tok_random(&seed) % (unsigned)f.n);
         f.remove_extra = (int)(tok_random(&seed) % 2);
-        struct err err = { "" };
+        struct err err = { .msg = "" };
         struct tokenizer *t = vocab_file_open(&f, &err);
         if (!t) {
             assert_true(err.msg[0] && !strchr(err.msg, '\n'));

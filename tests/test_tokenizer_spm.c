@@ -90,7 +90,7 @@ static void test_without_bytes(void **state) {
     vocab_file_piece(&f, "a", -1, TOK_NORMAL);
     t = tok_must(&f);
     pieces(t, "aa", 0, B "|a|a");
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     int32_t *ids;
     assert_int_equal(tok_encode(t, "ab", 2, 0, &ids, &err), -1);
     assert_non_null(strstr(err.msg, "no piece"));
@@ -248,7 +248,7 @@ static int slow_encode(const char *text, size_t n, int32_t *out) {
 
 static void compare_with_slow(const struct tokenizer *t, const char *text, size_t n) {
     int32_t *want = malloc((n + 2) * sizeof *want), *got;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     int w = slow_encode(text, n, want), g = tok_encode(t, text, n, 0, &got, &err);
     if (g != w || memcmp(got, want, (size_t)w * sizeof *want))
         fail_msg("%d ids for %d: %.200s", g, w, text);
@@ -284,7 +284,7 @@ static void test_needle_proto(void **state) {
     (void)state;
     struct gguf *g;
     struct tokenizer *t;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     if (gguf_open(&g, "models/needle-proto.gguf", NULL, &err) || tok_open(&t, g, NULL, &err)) fail_msg("%s", err.msg);
     gguf_close(g);                                 /* nothing of it is needed any more */
     assert_int_equal(tok_n(t), 1024);
@@ -330,7 +330,7 @@ static void test_long_texts(void **state) {
         size_t len = strlen(kinds[k]);
         for (size_t i = 0; i < n; i++) text[i] = kinds[k][i % len];
         int32_t *ids;
-        struct err err = { "" };
+        struct err err = { .msg = "" };
         int count = tok_encode(t, text, n, TOK_SPECIAL, &ids, &err);
         if (count < 0) fail_msg("%s", err.msg);
         if (per[k] == 2) assert_int_equal(count, n / 2 + 1);       /* the space in front, alone or making it odd */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "attention/attention.h"
 #include "base/cpu.h"
+#include "base/threads.h"
 #include "tools/common/bench_print.h"
 #include "tools/common/limits.h"
 
@@ -143,9 +144,10 @@ static int run_model(struct bench_args *a, struct engine *e, struct err *err) {
 }
 
 int main(int argc, char **argv) {
+    threads_wait_gently(argv);
     static struct bench_args a = { .engine = ENGINE_ARGS, .prompt = "512", .gen = "64", .depth = "0", .fill = "synthetic",
                                    .format = "md", .o.reps = 5 };
-    struct err err = { "" }, end = { "" };
+    struct err err = { .msg = "" }, end = { .msg = "" };
     struct engine e = { 0 };
     for (int i = 1; i + 1 < argc; i++)
         if (!strcmp(argv[i], "--attn") && !strcmp(argv[i + 1], "help")) {
@@ -163,7 +165,7 @@ int main(int argc, char **argv) {
     if (!bench_out_end(&a.out, rc ? &end : &err) && !rc) return 0;
 failed:
     fprintf(stderr, "bench: %s\n", err.msg);
-    return 1;
+    return 1 + err.usage;
 wrong:
     fprintf(stderr, "bench: %s\n", err.msg);
     return 2;

@@ -45,7 +45,7 @@ int main(int argc, char **argv) {
         { "-h --help", FLAG_ON, &o.help, NULL, "print this", 0, 0 },
         { 0 },
     };
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     const char *path;
     int n, rc = 1;
     struct gguf *file = NULL;

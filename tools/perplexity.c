@@ -183,7 +183,7 @@ static int perplexity(const struct engine *e, const struct ppl *p, struct err *e
     const int fresh = p->n_ctx - bos, windows = n / fresh;    /* text tokens of a window */
     if (!windows) { fail(err, "%s: %d tokens, wanted at least the %d of a window (-c)", p->file, n, fresh); goto done; }
     struct session_options so = engine_session_options(e, p->n_ctx), bo = so;
-    bo.attn = p->kld;
+    bo.attn = p->kld, bo.attn_prefill = bo.attn_decode = NULL;
     window = malloc((size_t)p->n_ctx * sizeof *window);
     rows = malloc(2 * ROWS * (size_t)v * sizeof *rows);
     if (!window || !rows) { fail(err, "no memory for logits"); goto done; }
@@ -197,7 +197,7 @@ static int perplexity(const struct engine *e, const struct ppl *p, struct err *e
     }
     const double m = (double)sc.n, ppl = exp(sc.nll / m);
     if (p->kld)
-        printf("mean KL(%s || %s) = %.6g +/- %.2g, same top token %.3f %%, %llu tokens\n", p->kld, p->engine.attn, sc.kl / m,
+        printf("mean KL(%s || %s) = %.6g +/- %.2g, same top token %.3f %%, %llu tokens\n", p->kld, session_attn_name(s), sc.kl / m,
                standard_error(sc.kl, sc.kl2, m), 100.0 * (double)sc.same / m, (unsigned long long)sc.n);
     printf("ppl = %.4f +/- %.4f\n", ppl, ppl * standard_error(sc.nll, sc.nll2, m));
     rc = fflush(stdout) ? fail(err, "stdout: %s", strerror(errno)) : 0;
@@ -214,17 +214,17 @@ done:
 int main(int argc, char **argv) {
     threads_wait_gently(argv);
     struct ppl p = { .engine = ENGINE_ARGS, .n_ctx = 512 };
-    struct err err = { "" };
+    struct err err = { 0 };
     struct engine e;
     if (parse(&p, argc, argv, &err)) goto wrong;
     if (p.help) return 0;
     p.engine.no_tokenizer = p.ids != NULL;
-    if (engine_check(&e, &p.engine, &err) || attn_check(p.engine.attn, &err) || (p.kld && attn_check(p.kld, &err))) goto wrong;
+    if (engine_check(&e, &p.engine, &err) || engine_check_attn(&p.engine, &err) || (p.kld && attn_check(p.kld, &err))) goto wrong;
     int rc = engine_open(&e, &err) || engine_load(&e, &err);
     if (!rc) rc = p.ids ? write_logits(&e, &p, &err) : perplexity(&e, &p, &err);
     engine_close(&e);
     if (rc) fprintf(stderr, "perplexity: %s\n", err.msg);
-    return rc ? 1 : 0;
+    return rc ? 1 + err.usage : 0;
 wrong:
     fprintf(stderr, "perplexity: %s\n", err.msg);
     return 2;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "base/cpu.h"
 #include "base/flags.h"
+#include "base/threads.h"
 #include "model/gguf_write.h"
 #include "tools/common/recipe.h"
 
@@ -253,8 +254,9 @@ out:
 }
 
 int main(int argc, char **argv) {
+    threads_wait_gently(argv);
     struct options o = { 0 };
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     if (parse(&o, argc, argv, &err)) {
         fprintf(stderr, "quantize: %s\n", err.msg);
         return 2;

@@ -1,4 +1,5 @@
-/* synth - writes GGUF models nobody trained: random weights of a real shape, or the constructed retrieval model. */
+/* synth - writes GGUF models nobody trained: random weights of a real shape, or the constructed
+ * retrieval model. */
 #include <stdio.h>
 #include <string.h>
 #include "base/flags.h"
@@ -7,8 +8,9 @@
 
 static const char usage[] =
     "usage: synth OUT.gguf --shape NAME [--type TYPE] [--seed N] ...\n"
-    "Writes a model nobody trained. --shape induction: constructed weights that copy what followed the last four tokens\n"
-    "earlier in the text (see tools/common/synth_induction.h). Any other shape: random weights of a real model's size.\n\n";
+    "Writes a model nobody trained. --shape induction: constructed weights that copy what followed\n"
+    "the last four tokens earlier in the text (see tools/common/synth_induction.h). Any other\n"
+    "shape: random weights of a real model's size.\n\n";
 
 int main(int argc, char **argv) {
     const char *shape_name = NULL, *type_name = NULL, *out[1] = { NULL };
@@ -18,10 +20,11 @@ int main(int argc, char **argv) {
         { "--shape", FLAG_STR, &shape_name, "NAME", "induction, or a name from the list below", 0, 0 },
         { "--type", FLAG_STR, &type_name, "TYPE", "storage type or mix of types (default Q8_0)", 0, 0 },
         { "-s --seed", FLAG_INT, &seed, "N", "of the random numbers (default 1)", 0, 2147483647 },
-        { "-c --ctx-size", FLAG_INT, &ctx, "N", "context length written into the file (default: the shape's own)", 16, 1 << 24 },
+        { "-c --ctx-size", FLAG_INT, &ctx, "N", "context length in the file (default: the shape's own)",
+          16, 1 << 24 },
         { "--layers", FLAG_INT, &layers, "N", "random weights: so many layers instead", 1, 4096 },
         { "--vocab", FLAG_INT, &vocab, "N", "random weights: so many tokens instead", 1024, 1 << 22 },
-        { "--lookups", FLAG_INT, &lookups, "N", "induction: layers that look up, each a part of the answer (default 2)",
+        { "--lookups", FLAG_INT, &lookups, "N", "induction: layers that look up (default 2)",
           INDUCTION_LOOKUPS_MIN, INDUCTION_LOOKUPS_MAX },
         { "-h --help", FLAG_ON, &help, NULL, "this text", 0, 0 },
         { NULL, FLAG_ON, NULL, NULL, NULL, 0, 0 } };
@@ -39,12 +42,15 @@ int main(int argc, char **argv) {
     const struct synth_shape *shape = shape_name ? shape_find(shape_name) : NULL;
     if (!n_out) fail(&err, "no OUT.gguf given");
     else if (!shape_name) fail(&err, "no --shape given, wanted one of: induction, %s", shape_names());
-    else if (!induction && !shape) fail(&err, "--shape: got '%s', wanted one of: induction, %s", shape_name, shape_names());
-    else if (!recipe) fail(&err, "--type: got '%s', wanted Q4_K_M, Q8_0, ... (--help lists them)", type_name);
+    else if (!induction && !shape)
+        fail(&err, "--shape: got '%s', wanted one of: induction, %s", shape_name, shape_names());
+    else if (!recipe)
+        fail(&err, "--type: got '%s', wanted Q4_K_M, Q8_0, ... (--help lists them)", type_name);
     else {
         int rc;
         if (induction) {
-            struct induction_options o = { .n_ctx = ctx ? ctx : 131072, .n_lookups = lookups, .seed = (uint64_t)seed };
+            struct induction_options o = { .n_ctx = ctx ? ctx : 131072, .n_lookups = lookups,
+                                           .seed = (uint64_t)seed };
             rc = synth_induction(out[0], &o, recipe, &err);
         } else {
             struct synth_shape s = *shape;

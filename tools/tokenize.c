@@ -150,7 +150,7 @@ static int command_line(int argc, char **argv, struct err *err) {
 }
 
 int main(int argc, char **argv) {
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     struct gguf *g = NULL;
     struct tokenizer *tok = NULL;
     int status = 1;

@@ -33,7 +33,7 @@ static float *random_floats(size_t n, uint64_t seed) {
 struct problem problem_new(int n, int n_heads, int n_kv_heads, int k_dim, int v_dim, enum dtype k, enum dtype v) {
     struct problem p = {
         .shape = { .n_layers = 2, .n_heads = n_heads, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim,
-                   .max_batch = n, .scale = 1 / sqrtf((float)k_dim) },
+                   .max_batch = n, .max_tokens = n, .scale = 1 / sqrtf((float)k_dim) },
         .type_k = k, .type_v = v, .n = n,
         .q = random_floats((size_t)n * n_heads * k_dim, 1),
         .k = random_floats((size_t)n * n_kv_heads * k_dim, 2),

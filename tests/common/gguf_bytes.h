@@ -1,6 +1,7 @@
 /* gguf_bytes.h - GGUF files written byte by byte, so that tests can also write the wrong ones.
  *
- * Nothing is checked here but memory. mark() names the next byte; tests patch the field there afterwards. */
+ * Nothing is checked here but memory. mark() names the next byte; tests patch the field there
+ * afterwards. */
 #ifndef TESTS_COMMON_GGUF_BYTES_H
 #define TESTS_COMMON_GGUF_BYTES_H
 #include <stddef.h>
@@ -22,8 +23,8 @@ void bytes_mark(struct gguf_bytes *, const char *name);
 size_t bytes_at(const struct gguf_bytes *, const char *name);       /* fails the test if there is no such mark */
 void bytes_patch(struct gguf_bytes *, const char *name, uint64_t value, int width);
 
-/* A small valid file with every kind of value and three tensors (F32, Q8_0, and type 99, which nobody knows); its
- * fields are marked as the table in test_gguf_hostile.c names them. */
+/* A small valid file with every kind of value and three tensors (F32, Q8_0, and type 99, which
+ * nobody knows); its fields are marked as the table in test_gguf_hostile.c names them. */
 void bytes_sample(struct gguf_bytes *);
 
 #endif

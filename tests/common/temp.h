@@ -1,4 +1,5 @@
-/* temp.h - a folder of its own for a test program, removed with what is in it when the program ends. */
+/* temp.h - a folder of its own for a test program, removed with what is in it when the program
+ * ends. */
 #ifndef TESTS_COMMON_TEMP_H
 #define TESTS_COMMON_TEMP_H
 #include <stddef.h>

@@ -6,14 +6,14 @@
 #include <cmocka.h>
 
 struct tokenizer *tok_must(const struct vocab_file *f) {
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     struct tokenizer *t = vocab_file_open(f, &err);
     if (!t) fail_msg("%s", err.msg);
     return t;
 }
 
 void tok_pieces(const struct tokenizer *t, const char *text, size_t n, int flags, const char *want) {
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     int32_t *ids;
     int count = tok_encode(t, text, n, flags, &ids, &err);
     if (count < 0) fail_msg("'%s': %s", text, err.msg);

@@ -59,7 +59,7 @@ void vocab_file_bytes(struct vocab_file *f) {
 
 void vocab_file_write(const struct vocab_file *f, const char *path) {
     struct gguf_writer *w;
-    struct err err = { "" };
+    struct err err = { .msg = "" };
     if (gguf_write_open(&w, path, &err)) fail_msg("%s", err.msg);
     gguf_put_string(w, "general.architecture", "llama");
     if (f->name) gguf_put_string(w, "general.name", f->name);

@@ -7,6 +7,7 @@ enum { LANES = 16 };                   /* dimensions generated together: a cache
 
 struct bench_fill {
     const struct model *m;
+    uint64_t seed;
     int k_lanes, v_lanes;              /* lane groups of one head's key and value */
     /* Generators, one a dimension: [n_layers][n_kv_heads][lane groups][LANES], xorshift32, never 0. */
     uint32_t *k_state, *v_state;
@@ -37,28 +38,34 @@ int bench_fill_open(struct bench_fill **out, const struct model *m, int max_batc
     const struct model_config *c = &m->c;
     struct bench_fill *f = calloc(1, sizeof *f);
     if (!f) return fail(err, "no memory to fill a cache");
-    f->m = m;
+    f->m = m, f->seed = seed;
     f->k_lanes = (c->k_dim + LANES - 1) / LANES;
     f->v_lanes = (c->v_dim + LANES - 1) / LANES;
     const size_t heads = (size_t)c->n_layers * c->n_kv_heads;
     const size_t nk = heads * f->k_lanes * LANES, nv = heads * f->v_lanes * LANES;
     f->k_state = malloc(nk * sizeof *f->k_state);
     f->v_state = malloc(nv * sizeof *f->v_state);
-    f->drift = calloc(nk, sizeof *f->drift);
+    f->drift = malloc(nk * sizeof *f->drift);
     f->freq = malloc(((size_t)c->rope.n_rot / 2 + 1) * sizeof *f->freq);
     f->cs = malloc(((size_t)max_batch * c->rope.n_rot + 1) * sizeof *f->cs);
     if (!f->k_state || !f->v_state || !f->drift || !f->freq || !f->cs) {
         bench_fill_close(f);
         return fail(err, "no memory to fill a cache");
     }
-    for (size_t i = 0; i < nk; i++) {
-        f->k_state[i] = seed_of(seed * 2 + i * 0x2545f4914f6cdd1du);
-        f->drift[i] = sqrtf(1 / (2 * BYTE_VARIANCE)) * two_bytes(f->k_state[i] >> 8);
-    }
-    for (size_t i = 0; i < nv; i++) f->v_state[i] = seed_of(seed * 2 + 1 + i * 0x2545f4914f6cdd1du);
     rope_freqs(&c->rope, f->freq, &f->magnitude);
+    bench_fill_restart(f);
     *out = f;
     return 0;
+}
+
+void bench_fill_restart(struct bench_fill *f) {
+    const size_t heads = (size_t)f->m->c.n_layers * f->m->c.n_kv_heads;
+    const size_t nk = heads * f->k_lanes * LANES, nv = heads * f->v_lanes * LANES;
+    for (size_t i = 0; i < nk; i++) {
+        f->k_state[i] = seed_of(f->seed * 2 + i * 0x2545f4914f6cdd1du);
+        f->drift[i] = sqrtf(1 / (2 * BYTE_VARIANCE)) * two_bytes(f->k_state[i] >> 8);
+    }
+    for (size_t i = 0; i < nv; i++) f->v_state[i] = seed_of(f->seed * 2 + 1 + i * 0x2545f4914f6cdd1du);
 }
 
 void bench_fill_close(struct bench_fill *f) {

@@ -19,6 +19,7 @@ struct bench_fill;
 /* One per session: it continues where the last call ended. max_batch: most tokens of one call. */
 int bench_fill_open(struct bench_fill **out, const struct model *, int max_batch, uint64_t seed, struct err *);
 void bench_fill_close(struct bench_fill *);            /* NULL is fine */
+void bench_fill_restart(struct bench_fill *);          /* the next call fills position 0 again */
 /* A session_fill_fn; ctx is the struct bench_fill. */
 void bench_fill(void *ctx, int layer, int pos, int n, float *k, float *v);
 

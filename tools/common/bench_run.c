@@ -62,8 +62,10 @@ static int probe(struct bench *b, struct lane *l, int n, bool decode, double *ns
     if (decode) for (int i = 0; i < n && !rc; i++) rc = session_eval(l->s, b->ids + i, 1, err);
     else rc = session_eval(l->s, b->ids, n, err);
     *ns = (clock_ms() - start) * 1e6;
-    session_truncate(l->s, depth);
-    return rc;
+    if (rc) return rc;
+    if (session_truncate(l->s, depth) == depth) return 0;
+    bench_fill_restart(l->fill);           /* a ring that cannot go back so far */
+    return fill(b, l, depth, err);
 }
 
 static double matrix_ops(const struct matrix *m) { return 2.0 * m->rows * m->cols; }
@@ -89,7 +91,7 @@ static double work_ops(const struct model *m, int n, bool decode, double keys) {
 
 /* Bytes one decoded token reads: every matrix but the embedding, and the keys of each KV head once for its group of
  * query heads. */
-static double token_bytes(const struct engine *e, const struct session_options *so, double keys) {
+static double token_bytes(const struct engine *e, const struct session *s, double keys) {
     const struct model_config *c = &e->model->c;
     double bytes = matrix_bytes(&e->model->out);
     for (int i = 0; i < c->n_layers; i++) {
@@ -97,13 +99,12 @@ static double token_bytes(const struct engine *e, const struct session_options *
         const struct matrix *all[] = { &l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down };
         for (size_t j = 0; j < sizeof all / sizeof *all; j++) bytes += matrix_bytes(all[j]);
     }
-    return bytes + keys * (double)session_kv_bytes_at(c, so, KV_BLOCK) / KV_BLOCK;
+    return bytes + keys * session_token_kv_bytes(s);
 }
 
 static void emit_row(struct bench *b, int lane, int n, bool decode, int depth, const char *when) {
     const int reps = b->o->reps;
     const struct engine *e = b->e;
-    const struct session_options so = engine_session_options(e, 1);
     struct session *s = b->lane[lane].s;
     double *ns = b->ns + (size_t)lane * reps, ts[BENCH_REPS_MAX];
     for (int i = 0; i < reps; i++) ts[i] = n * 1e9 / ns[i];
@@ -117,7 +118,7 @@ static void emit_row(struct bench *b, int lane, int n, bool decode, int depth, c
         .kv_bytes = session_kv_bytes(s), .peak_rss = mem_peak_rss(), .keys_read = keys,
     };
     r.gflop_per_s = work_ops(e->model, n, decode, keys) / r.median_ns;
-    r.gb_per_s = decode ? n * token_bytes(e, &so, keys) / r.median_ns : NAN;
+    r.gb_per_s = decode ? n * token_bytes(e, s, keys) / r.median_ns : NAN;
     b->emit(b->ctx, e, b->o, &r);
 }
 
@@ -150,19 +151,19 @@ static int warm_up(struct bench *b, struct err *err) {
 
 static int open_lanes(struct bench *b, int n_ctx, struct err *err) {
     struct session_options so = engine_session_options(b->e, n_ctx);
-    const double need = (double)session_kv_bytes_at(&b->e->model->c, &so, n_ctx) * b->o->attn.n, have = (double)mem_available();
-    if (have > 0 && need > have) {
-        char n[32], h[32];
-        return fail(err, "%d modes with %d tokens each need %s for keys and values, there are %s (fewer -d, --attn; -ctk, -ctv)",
-                    b->o->attn.n, n_ctx, human_bytes(n, need), human_bytes(h, have));
-    }
+    double need = 0;
     for (int i = 0; i < b->o->attn.n; i++) {
         so.attn = b->o->attn.item[i];
         if (session_open(&b->lane[i].s, b->e->model, &so, err) ||
             bench_fill_open(&b->lane[i].fill, b->e->model, session_batch(b->lane[i].s), SEED, err))
             return -1;
+        need += (double)session_kv_bytes_at(b->lane[i].s, n_ctx);
     }
-    return 0;
+    const double have = (double)mem_available();
+    if (have <= 0 || need <= have) return 0;
+    char n[32], h[32];
+    return fail(err, "%d modes with %d tokens each need %s for keys and values, there are %s (fewer -d, --attn; -ctk, -ctv)",
+                b->o->attn.n, n_ctx, human_bytes(n, need), human_bytes(h, have));
 }
 
 int bench_run(const struct engine *e, const struct bench_options *o, bench_emit emit, void *ctx, struct err *err) {

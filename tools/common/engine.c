@@ -2,6 +2,7 @@
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
+#include "attention/attention.h"
 #include "base/cpu.h"
 
 static int cache_type(const char *flag, const char *name, enum dtype *out, struct err *err) {
@@ -23,6 +24,11 @@ int engine_check(struct engine *e, const struct engine_args *a, struct err *err)
     if (!e->args.threads_batch) e->args.threads_batch = e->args.threads;
     if (e->args.ubatch < e->args.batch) e->args.batch = e->args.ubatch;
     return 0;
+}
+
+int engine_check_attn(const struct engine_args *a, struct err *err) {
+    const char *both = a->attn ? a->attn : "full";
+    return attn_check_phases(a->attn_prefill ? a->attn_prefill : both, a->attn_decode ? a->attn_decode : both, err);
 }
 
 int engine_open(struct engine *e, struct err *err) {
@@ -50,7 +56,8 @@ void engine_close(struct engine *e) {
 
 struct session_options engine_session_options(const struct engine *e, int n_ctx) {
     return (struct session_options){ .n_ctx = n_ctx, .batch = e->args.batch, .type_k = e->type_k, .type_v = e->type_v,
-                                     .attn = e->args.attn };
+                                     .attn = e->args.attn, .attn_prefill = e->args.attn_prefill,
+                                     .attn_decode = e->args.attn_decode };
 }
 
 void engine_threads_prefill(const struct engine *e) { omp_set_num_threads(e->args.threads_batch); }

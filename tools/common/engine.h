@@ -16,7 +16,8 @@ struct engine_args {
     const char *model, *tokenizer, *kernels;
     int threads, threads_batch;            /* 0: cpu_default_threads(); threads_batch 0: the same as threads */
     int batch, ubatch;                     /* tokens per chunk: the smaller of the two */
-    const char *type_k, *type_v, *attn;
+    const char *type_k, *type_v;
+    const char *attn, *attn_prefill, *attn_decode;     /* NULL: as the model was trained */
     bool no_mmap, mlock, no_repack;
     bool no_tokenizer;                     /* set by tools that take token ids: the file need not have one */
     bool flash;                            /* accepted, without effect: there is one attention kernel */
@@ -24,7 +25,7 @@ struct engine_args {
     double rope_freq_scale;
     struct rope_override rope;
 };
-#define ENGINE_ARGS { .batch = 2048, .ubatch = 512, .type_k = "f16", .type_v = "f16", .attn = "full", \
+#define ENGINE_ARGS { .batch = 2048, .ubatch = 512, .type_k = "f16", .type_v = "f16", \
                       .rope = ROPE_OVERRIDE_NONE }
 
 /* For tools that take several modes and list --attn themselves; its heading comes last of what --help shows. */
@@ -59,7 +60,9 @@ struct engine_args {
 
 #define ENGINE_FLAGS(a) \
     ENGINE_FLAGS_NO_ATTN(a), \
-    { "--attn", FLAG_STR, &(a).attn, "MODE[,key=value...]", "how to attend (default full; --attn help lists all)", 0, 0 }
+    { "--attn", FLAG_STR, &(a).attn, "MODE[,key=value...]", "how to attend (--attn help lists them; default full)", 0, 0 }, \
+    { "--attn-prefill", FLAG_STR, &(a).attn_prefill, "MODE,...", "another mode while reading the prompt", 0, 0 }, \
+    { "--attn-decode", FLAG_STR, &(a).attn_decode, "MODE,...", "another mode while generating", 0, 0 }
 
 struct engine {
     struct engine_args args;
@@ -72,6 +75,8 @@ struct engine {
 
 /* Checks what the flags say without opening any file: cache types, kernels, threads. 0, or -1: a wrong command line. */
 int engine_check(struct engine *, const struct engine_args *, struct err *);
+/* The attention modes the flags name, before any file is opened. */
+int engine_check_attn(const struct engine_args *, struct err *);
 /* After engine_check: opens the file and binds model and tokenizer; no weight is read yet. */
 int engine_open(struct engine *, struct err *);
 /* Reads the weights into the form the kernels like. */

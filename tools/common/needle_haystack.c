@@ -156,7 +156,7 @@ static void assemble(const struct haystack *h, struct part *part, int n_facts, i
     int used = 0;
     if (tok_adds_bos(h->tok) && tok_bos(h->tok) >= 0) p->ids[p->n++] = tok_bos(h->tok);
     for (int s = 0;; s++) {
-        for (int i = 0; i < n_facts; i++) {
+        for (int i = n_facts - 1; i >= 0; i--) {    /* the needle last: at depth 100 nothing stands behind it */
             if (part[i].at < 0 || part[i].at > used) continue;
             if (i == 0) p->needle_at = p->n;
             append(p, part[i].ids, part[i].n);

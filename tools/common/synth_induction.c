@@ -17,7 +17,8 @@ enum {
     AT_OUT = 288, AT_CONST = 416, N_CONST = 32,
 };
 
-/* Pairs of a head that rotate (base 10000). Found by search: over offsets up to 140000 only the wanted one adds up. */
+/* Pairs of a head that rotate (base 10000). Found by search: over offsets up to 140000 only the
+ * wanted one adds up. */
 static const int rotating[] = { 0, 1, 2, 3, 4, 8, 23, 29, 33, 38 };
 enum { N_ROTATING = sizeof rotating / sizeof *rotating };
 _Static_assert(BACK == H, "layer 0 has a head for every token back");
@@ -43,7 +44,7 @@ struct maker {
     int content[BACK * KEY];                   /* dimensions of a head that do not rotate */
 };
 
-/* ---- codes --------------------------------------------------------------------------------------------------- */
+/* ---- codes ---- */
 
 /* 0 .. n - 1 in random order. */
 static void shuffle(int *list, int n, struct synth_rand *r) {
@@ -75,7 +76,7 @@ static float answer_of(const struct maker *s, int token, int part, int i) {
     return sign ^ (symbol >= PART) ? -1 : 1;
 }
 
-/* ---- matrices: rows are outputs, columns inputs -------------------------------------------------------------- */
+/* ---- matrices: rows are outputs, columns inputs ---- */
 
 static float *row(struct maker *s, int r, int cols) { return s->m + (size_t)r * (size_t)cols; }
 
@@ -96,7 +97,8 @@ static int write_part(struct maker *s, int layer, const char *part, int rows, in
     return write_matrix(s, name, rows, cols, err);
 }
 
-/* What RMSNorm divides by in front of a layer; the constant makes it nearly the same at every token. */
+/* What RMSNorm divides by in front of a layer; the constant makes it nearly the same at every
+ * token. */
 static double rms_before(const struct maker *s, int layer) {
     int n = s->o->n_lookups, written = layer < 1 ? 0 : layer - 1;
     double sum = KEY + PART * n + N_CONST * CONST * CONST + (layer ? BACK * KEY : 0) + PART * written;
@@ -108,7 +110,8 @@ static void set_constant(struct maker *s, int r, double v, double rms) {
     for (int i = 0; i < N_CONST; i++) row(s, r, D)[AT_CONST + i] = (float)(v * rms / (N_CONST * CONST));
 }
 
-/* A score that depends on the distance alone and is highest `back` tokens back: queries turned by so much, keys alike. */
+/* A score that depends on the distance alone and is highest `back` tokens back: queries turned by
+ * so much, keys alike. */
 static void set_turned_query(struct maker *s, int head, int back, double score, double rms) {
     double g = sqrt(score * sqrt(HEAD));
     for (int i = 0; i < N_ROTATING; i++) {
@@ -203,7 +206,7 @@ static int write_rope(struct maker *s, struct err *err) {
     return gguf_write_data(s->w, factor, sizeof factor, err);
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------ */
+/* ---- the file ---- */
 
 static void declare(struct maker *s, const char *name, int rows, int cols) {
     enum dtype t = synth_type(s->recipe, &s->model, name, (uint64_t)cols, (uint64_t)rows);

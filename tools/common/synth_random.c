@@ -7,8 +7,8 @@
 #include "tools/common/synth_type.h"
 #include "tools/common/synth_vocab.h"
 
-/* Rows are put together from runs of blocks of a quantised pool, each run from a random place in it: as random as fresh
- * numbers for any measurement, at the speed of copying. */
+/* Rows are put together from runs of blocks of a quantised pool, each run from a random place in
+ * it: as random as fresh numbers for any measurement, at the speed of copying. */
 enum { POOL_VALUES = 1 << 19, RUN_VALUES = 256, WRITE_BYTES = 1 << 22 };
 
 struct pool { enum dtype type; float sigma; uint8_t *data; };
@@ -25,7 +25,7 @@ struct maker {
     uint8_t *out;                  /* [WRITE_BYTES] */
 };
 
-/* ---- the list of tensors: walked once to declare them and once to fill them ---------------------------------- */
+/* ---- the list of tensors: walked once to declare them and once to fill them ---- */
 
 enum fill { FILL_WEIGHT, FILL_NORM, FILL_BIAS, FILL_ROPE };
 
@@ -78,7 +78,7 @@ static int declare(struct maker *m, const char *name, enum fill fill, double gai
     return 0;
 }
 
-/* ---- filling ------------------------------------------------------------------------------------------------- */
+/* ---- filling ---- */
 
 static const struct pool *pool_of(struct maker *m, enum dtype type, float sigma, struct err *err) {
     for (int i = 0; i < m->n_pools; i++)
@@ -120,7 +120,8 @@ static int fill_weight(struct maker *m, enum dtype type, float sigma, uint64_t v
     return 0;
 }
 
-/* How Llama 3 stretches its rotation: fast pairs as they are, slow ones by the factor, a ramp between. */
+/* How Llama 3 stretches its rotation: fast pairs as they are, slow ones by the factor, a ramp
+ * between. */
 static float llama3_rope_factor(const struct synth_shape *s, int pair) {
     const double low = 1, high = 4, original = 8192, two_pi = 6.283185307179586;
     double turns = original * pow(s->rope_base, -2.0 * pair / s->head_dim) / two_pi;
@@ -144,7 +145,7 @@ static int fill(struct maker *m, const char *name, enum fill how, double gain, u
     return rc;
 }
 
-/* ---- metadata ------------------------------------------------------------------------------------------------ */
+/* ---- metadata ---- */
 
 static void put_int(struct maker *m, const char *key, int64_t v) {
     char full[96];

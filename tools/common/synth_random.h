@@ -1,7 +1,9 @@
-/* synth_random.h - a model of a real shape with random weights, for speed measurements without a download.
+/* synth_random.h - a model of a real shape with random weights, for speed measurements without a
+ * download.
  *
- * Activations and logits have the sizes they have in trained models (logits: standard deviation about 2), so nothing
- * overflows and no code path is faster than in earnest. Written tensor by tensor: memory stays small. */
+ * Activations and logits have the sizes they have in trained models (logits: standard deviation
+ * about 2), so nothing overflows and no code path is faster than in earnest. Written tensor by
+ * tensor: memory stays small. */
 #ifndef TOOLS_COMMON_SYNTH_RANDOM_H
 #define TOOLS_COMMON_SYNTH_RANDOM_H
 #include "base/err.h"

@@ -56,7 +56,8 @@ static int add_text(struct synth_vocab *v, const char *text, enum tok_type type,
     return add(v, spell(v, str(text), "", str("")), type, score);
 }
 
-/* <unk> <s> </s> and the 256 byte pieces: where every SentencePiece vocabulary of the Llama family begins. */
+/* <unk> <s> </s> and the 256 byte pieces: where every SentencePiece vocabulary of the Llama
+ * family begins. */
 static void begin_spm(struct synth_vocab *v) {
     char byte[8];
     v->unk = add_text(v, "<unk>", TOK_UNKNOWN, 0);
@@ -69,7 +70,8 @@ static void begin_spm(struct synth_vocab *v) {
     }
 }
 
-/* UTF-8 of the character that stands for a byte in byte-level BPE: printable Latin-1 for itself, the rest from U+0100. */
+/* UTF-8 of the character that stands for a byte in byte-level BPE: printable Latin-1 for itself,
+ * the rest from U+0100. */
 static const char *byte_char(int byte, char out[4]) {
     int c = 0;
     bool plain = (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
@@ -92,7 +94,8 @@ static void begin_bytes(struct synth_vocab *v) {
         }
 }
 
-/* Fills up to n pieces: every piece is a shorter one and a letter, shortest first, words (after a space) among them. */
+/* Fills up to n pieces: every piece is a shorter one and a letter, shortest first, words (after a
+ * space) among them. */
 static void fill_letters(struct synth_vocab *v, const char *space, int n) {
     struct gguf_str letter[26], root[27];
     for (int i = 0; i < 26; i++)
@@ -173,7 +176,7 @@ int vocab_filled(struct synth_vocab *v, enum synth_tokens family, int n, struct 
     return 0;
 }
 
-/* ---- words ---------------------------------------------------------------------------------------------------- */
+/* ---- words ---- */
 
 static int by_text(const void *a, const void *b) {
     const struct gguf_str *x = a, *y = b;

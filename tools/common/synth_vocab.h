@@ -1,7 +1,9 @@
-/* synth_vocab.h - vocabularies made up on the spot, with tokenizers that encode and decode any text.
+/* synth_vocab.h - vocabularies made up on the spot, with tokenizers that encode and decode any
+ * text.
  *
- * vocab_filled gives a vocabulary of any size whose pieces are bytes and runs of letters in order of length; vocab_words
- * gives a small one of English words, their beginnings and single characters. Both are the same on every machine. */
+ * vocab_filled gives a vocabulary of any size whose pieces are bytes and runs of letters in order
+ * of length; vocab_words gives a small one of English words, their beginnings and single
+ * characters. Both are the same on every machine. */
 #ifndef TOOLS_COMMON_SYNTH_VOCAB_H
 #define TOOLS_COMMON_SYNTH_VOCAB_H
 #include "model/gguf_write.h"

@@ -1,0 +1,392 @@
+/* needle.c - hides a fact at every depth of contexts of every length, asks for it, and shows where it was found.
+ *
+ * Each cell (attention mode, length, seed, depth) gives one JSON row; a table and a heat map show them all. Cells that the
+ * output file holds already are not run again. Cells of one length and seed share the text in front of the needle: it
+ * stays in the session, and only what differs is evaluated. See docs/needle.md. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "attention/attention.h"
+#include "base/cpu.h"
+#include "base/file.h"
+#include "base/threads.h"
+#include "tools/common/engine.h"
+#include "tools/common/needle_grid.h"
+#include "tools/common/needle_haystack.h"
+#include "tools/common/needle_lists.h"
+#include "tools/common/needle_style.h"
+#include "tools/common/needle_timeline.h"
+
+static volatile sig_atomic_t stop;
+static void on_interrupt(int sig) { (void)sig; stop = 1; signal(SIGINT, SIG_DFL); }
+
+struct needle {
+    struct engine_args args;
+    struct flag_list modes, answers;
+    const char *lengths_text, *depths_text, *shard_text, *out, *png, *style_text, *haystack, *custom, *question;
+    struct lengths lengths;
+    struct depths depths;
+    struct shard shard;
+    int n_predict, trials, seed, n_distractors;
+    bool no_png, plot_only, no_reuse, quiet, help;
+    enum style style;
+    const char *model;                 /* what rows call the model and the test */
+    char version[128];
+    char *hay_text;                    /* of --haystack */
+    size_t n_hay_text;
+    char *png_path;                    /* --png, or -o with .png for its ending; NULL: no picture */
+};
+
+enum { N_DISTRACTORS = 4, STYLE_DECIDES = -1 };
+
+static const char usage[] =
+    "usage: bin/needle MODEL [--attn MODE]... [--lengths 1k,4k,16k] [--depths 0:100:10] [-o ROWS.jsonl] [flags]\n"
+    "       bin/needle --plot-only ROWS.jsonl... [--png FILE]\n"
+    "Hides a fact at each depth of a context of each length, asks for it, scores the answer 0..1. Prints a table, writes\n"
+    "one JSON row a cell to -o and a heat map beside it. The same command again goes on where it stopped.\n";
+
+/* ---- the command line ------------------------------------------------------------------------------------------ */
+
+static int check_lists(struct needle *o, struct err *err) {
+    if (lengths_parse(o->lengths_text, &o->lengths, err) || depths_parse(o->depths_text, &o->depths, err) ||
+        shard_parse(o->shard_text, &o->shard, err))
+        return -1;
+    for (int i = 0; i < o->modes.n; i++)
+        if (attn_check(o->modes.item[i], err)) return -1;
+    if (o->lengths.at[0] <= o->n_predict)
+        return fail(err, "--lengths: got %d, wanted more than the %d tokens of the answer (-n)", o->lengths.at[0], o->n_predict);
+    return 0;
+}
+
+static int check_test(struct needle *o, struct err *err) {
+    if (o->style_text && !style_find(o->style_text, &o->style))
+        return fail(err, "--style: got '%s', wanted %s", o->style_text, style_list());
+    if (!o->custom != !o->question || !o->custom != !o->answers.n) return fail(err, "--needle, --question and --answer go together");
+    if (o->custom && o->style_text) return fail(err, "--style and --needle: give one of them");
+    if (o->custom && o->n_distractors > 0) return fail(err, "--distractors: none are known for a --needle of your own");
+    if (o->n_distractors == STYLE_DECIDES) o->n_distractors = o->custom ? 0 : N_DISTRACTORS;
+    for (int i = 0; i < o->answers.n; i++)
+        if (!*o->answers.item[i]) return fail(err, "--answer: got nothing, wanted a text to look for");
+    return 0;
+}
+
+static int parse(struct needle *o, int argc, char **argv, const char **file, int max_files, int *n_files, struct err *err) {
+    const struct flag table[] = {
+        { "", FLAG_HEADING, 0, 0, "The sweep:", 0, 0 },
+        { "--lengths", FLAG_STR, &o->lengths_text, "LIST", "context lengths in tokens, prompt and answer (1k,4k,16k)", 0, 0 },
+        { "--depths", FLAG_STR, &o->depths_text, "LIST", "percent: 0,50,100 or from:to:step (0:100:10)", 0, 0 },
+        { "--attn", FLAG_LIST, &o->modes, "MODE[,key=value...]", "how to attend (full); may repeat; --attn help lists all", 0, 0 },
+        { "--trials", FLAG_INT, &o->trials, "N", "different needles and texts per cell, seeds S to S+N-1 (1)", 1, 1 << 20 },
+        { "-s --seed", FLAG_INT, &o->seed, "S", "the first seed (1)", 0, 1 << 29 },
+        { "--shard", FLAG_STR, &o->shard_text, "I/N", "run only part I of N of the cells (1/1)", 0, 0 },
+        { "--no-reuse", FLAG_ON, &o->no_reuse, NULL, "evaluate every prompt from its first token", 0, 0 },
+        { "", FLAG_HEADING, 0, 0, "What is hidden:", 0, 0 },
+        { "--style", FLAG_STR, &o->style_text, "NAME", "story, ruler or copy (default: what suits the model)", 0, 0 },
+        { "--distractors", FLAG_INT, &o->n_distractors, "N", "other facts of the same kind (4)", 0, STYLE_FACTS_MAX - 1 },
+        { "--haystack", FLAG_STR, &o->haystack, "FILE", "a text to hide it in, instead of stories", 0, 0 },
+        { "--needle", FLAG_STR, &o->custom, "TEXT", "hide this sentence ...", 0, 0 },
+        { "--question", FLAG_STR, &o->question, "TEXT", "... end the prompt with this ...", 0, 0 },
+        { "--answer", FLAG_LIST, &o->answers, "TEXT", "... and look for this in the answer; may repeat", 0, 0 },
+        { "-n --predict", FLAG_INT, &o->n_predict, "N", "tokens of the answer (32)", 1, 4096 },
+        { "", FLAG_HEADING, 0, 0, "Results:", 0, 0 },
+        { "-o --output", FLAG_STR, &o->out, "FILE", "JSON rows; those of a former run are not run again", 0, 0 },
+        { "--png", FLAG_STR, &o->png, "FILE", "the heat map (default: beside -o)", 0, 0 },
+        { "--no-png", FLAG_ON, &o->no_png, NULL, "no heat map", 0, 0 },
+        { "--plot-only", FLAG_ON, &o->plot_only, NULL, "no model: table and heat map of the given files", 0, 0 },
+        { "-q --quiet", FLAG_ON, &o->quiet, NULL, "nothing on stderr but errors", 0, 0 },
+        ENGINE_FLAGS_NO_ATTN(o->args),
+        { "-h --help", FLAG_ON, &o->help, NULL, "print this", 0, 0 },
+        { 0 },
+    };
+    if (flags_parse(table, argc, argv, file, max_files, n_files, err)) return -1;
+    if (o->help) {
+        fputs(usage, stdout);
+        flags_help(table, stdout);
+        return 0;
+    }
+    if (o->no_png && o->png) return fail(err, "--png and --no-png: give one of them");
+    if (o->plot_only) return *n_files ? 0 : fail(err, "--plot-only: got no file of rows");
+    if (*n_files > 1) return fail(err, "unexpected argument '%s' (one MODEL)", file[1]);
+    if (*n_files && o->args.model) return fail(err, "two models given: '%s' and '%s'", o->args.model, file[0]);
+    if (*n_files) o->args.model = file[0];
+    if (!o->modes.n) o->modes = (struct flag_list){ 1, { "full" } };
+    return 0;
+}
+
+/* What the flags say, before any file is opened. */
+static int check(struct needle *o, struct err *err) {
+    return o->plot_only ? 0 : check_lists(o, err) || check_test(o, err) ? -1 : 0;
+}
+
+static bool wants_mode_help(const struct needle *o) {
+    for (int i = 0; i < o->modes.n; i++)
+        if (!strcmp(o->modes.item[i], "help")) return true;
+    return false;
+}
+
+/* ---- names ------------------------------------------------------------------------------------------------------ */
+
+static const char *base_name(const char *path) { return strrchr(path, '/') ? strrchr(path, '/') + 1 : path; }
+
+/* path without its ending, and with another. NULL: no memory. */
+static char *with_ending(const char *path, const char *ending) {
+    const char *name = base_name(path), *dot = strrchr(name, '.');
+    char *out;
+    const size_t n = dot && dot != name ? (size_t)(dot - path) : strlen(path);
+    return asprintf(&out, "%.*s%s", (int)n, path, ending) < 0 ? NULL : out;
+}
+
+static void hash(uint32_t *h, const char *p, size_t n) {                   /* FNV-1a, and a mark behind each text */
+    for (size_t i = 0; i <= n; i++) *h = (*h ^ (i < n ? (unsigned char)p[i] : 0x100u)) * 16777619u;
+}
+
+/* The test in a word, so that rows of different tests never pass for each other. */
+static void name_test(struct needle *o) {
+    int n = snprintf(o->version, sizeof o->version, "%s-d%d-n%d", o->custom ? "custom" : style_name(o->style), o->n_distractors, o->n_predict);
+    if (!o->custom && !o->haystack) return;
+    uint32_t h = 2166136261u;
+    if (o->haystack) hash(&h, o->hay_text, o->n_hay_text);
+    if (o->custom) hash(&h, o->custom, strlen(o->custom)), hash(&h, o->question, strlen(o->question));
+    for (int i = 0; i < o->answers.n; i++) hash(&h, o->answers.item[i], strlen(o->answers.item[i]));
+    snprintf(o->version + n, sizeof o->version - (size_t)n, "-%08x", (unsigned)h);
+}
+
+/* Models made by bin/synth copy, ours know the stories, others know English. */
+static void choose_style(struct needle *o, const struct gguf *file) {
+    char name[128] = "";
+    if (o->style_text || o->custom) return;
+    const bool named = gguf_get_string(file, "general.name", name, sizeof name, NULL) == 1;
+    if (gguf_find(file, "needle.induction.retrieval_heads")) o->style = STYLE_COPY;
+    else o->style = named && !strncmp(name, "needle-", 7) ? STYLE_STORY : STYLE_RULER;
+}
+
+/* ---- cells -------------------------------------------------------------------------------------------------------- */
+
+struct hunt {
+    const struct needle *o;
+    struct engine e;
+    struct rows rows;
+    bool loaded;                       /* the weights are */
+    int cell, run;                     /* number of the next cell; cells run */
+    double eval_start;                 /* of the prefill under way, for its progress line */
+};
+
+/* One seed: the text, what hides in it and what is asked. */
+struct trial {
+    struct haystack *hay;
+    struct fact fact[STYLE_FACTS_MAX];
+    const char *other[STYLE_FACTS_MAX], *answer[FLAG_LIST_MAX];
+    struct planting want;
+    int n_answers;
+};
+
+static int trial_open(struct trial *t, const struct hunt *h, int length, int seed, struct err *err) {
+    const struct needle *o = h->o;
+    *t = (struct trial){ .n_answers = 1 };
+    if (o->custom) {
+        t->want.needle = o->custom, t->want.question = o->question, t->n_answers = o->answers.n;
+        for (int i = 0; i < o->answers.n; i++) t->answer[i] = o->answers.item[i];
+    } else {
+        style_facts(o->style, (uint64_t)seed, t->fact, o->n_distractors + 1);
+        t->want.needle = t->fact[0].statement, t->want.question = t->fact[0].question, t->answer[0] = t->fact[0].answer;
+        for (int i = 0; i < o->n_distractors; i++) t->other[i] = t->fact[i + 1].statement;
+    }
+    t->want.distractors = t->other, t->want.n_distractors = o->n_distractors, t->want.n_tokens = length - o->n_predict;
+    return haystack_open(&t->hay, h->e.tok, o->hay_text, o->n_hay_text, (uint64_t)seed, err);
+}
+
+/* The beginning of a text on one line, for people. */
+static void preview(char out[64], const char *text) {
+    size_t n = 0;
+    while (*text == ' ' || *text == '\n') text++;
+    for (; *text && n < 40; text++) out[n++] = (unsigned char)*text < 32 ? ' ' : *text;
+    if (*text) {                                                           /* a character cut in two goes */
+        while (n && ((unsigned char)out[n - 1] & 0xc0) == 0x80) n--;
+        if (n && (unsigned char)out[n - 1] >= 0xc0) n--;
+    }
+    out[n] = 0;
+}
+
+static int run_cell(struct hunt *h, struct timeline *l, struct trial *t, struct row *r, struct err *err) {
+    struct prompt p = { 0 };
+    struct timeline_cost prefill, decode;
+    char *text = NULL, stamp[64], seen[64];
+    const time_t now = time(NULL);
+    struct tm utc;
+    int rc = -1;
+    const double start = h->eval_start = clock_ms();
+    t->want.depth = r->depth_percent;
+    if (haystack_plant(t->hay, &t->want, &p, err) || timeline_prompt(l, p.ids, p.n, !h->o->no_reuse, &prefill, err) ||
+        timeline_answer(l, h->o->n_predict, &text, &r->predicted_tokens, &decode, err))
+        goto done;
+    strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S+0000", gmtime_r(&now, &utc));
+    r->needle = t->want.needle, r->response = text, r->timestamp = stamp, r->reference = t->answer, r->n_references = t->n_answers;
+    r->score = style_score(text, t->answer, t->n_answers);
+    r->prompt_tokens = p.n, r->prefill_tokens = prefill.tokens;
+    r->prefill_tps = prefill.tokens / prefill.ms * 1e3, r->decode_tps = decode.tokens ? decode.tokens / decode.ms * 1e3 : -1;
+    r->prefill_keys_read = prefill.keys_read, r->keys_read = decode.keys_read;
+    r->kv_bytes = (double)session_kv_bytes(timeline_session(l));
+    r->seconds = (clock_ms() - start) / 1e3;
+    rc = rows_add(&h->rows, r, err);
+    h->run++;
+    preview(seen, text);
+    if (!rc && !h->o->quiet)
+        fprintf(stderr, "%s %d tokens, depth %g%%, seed %d: %.2f '%s' (%d of %d tokens new, %.1f s)\n", r->attn, r->context_length,
+                r->depth_percent, r->seed, r->score, seen, r->prefill_tokens, r->prompt_tokens, r->seconds);
+done:
+    free(text);
+    free(p.ids);
+    return rc;
+}
+
+static void show_progress(void *ctx, int done, int total) {
+    const struct hunt *h = ctx;
+    const double ms = clock_ms() - h->eval_start, rate = ms > 0 ? done / ms * 1e3 : 0;
+    fprintf(stderr, "\rprefill %d/%d %d%% %.0f t/s eta %.0f s ", done, total, (int)(100.0 * done / total), rate,
+            rate > 0 ? (total - done) / rate : 0);
+    if (done == total) fputs("\r\033[K", stderr);
+}
+
+/* All depths of one length and seed, upwards: each keeps what lies in front of the needle before it. */
+static int run_trial(struct hunt *h, struct timeline *l, const struct row *like, struct err *err) {
+    const struct depths *d = &h->o->depths;
+    struct trial t = { 0 };
+    int rc = 0;
+    for (int i = 0; i < d->n && !rc; i++) {
+        struct row r = *like;
+        r.depth_percent = d->at[i];
+        if (!shard_has(&h->o->shard, h->cell++) || rows_find(&h->rows, &r)) continue;
+        rc = !t.hay && trial_open(&t, h, like->context_length, like->seed, err) ? -1 : 0;
+        if (!rc && !h->loaded && !(rc = engine_load(&h->e, err))) h->loaded = true;
+        if (!rc) rc = run_cell(h, l, &t, &r, err);
+    }
+    haystack_close(t.hay);
+    return rc;
+}
+
+static int run_length(struct hunt *h, const char *mode, int length, struct err *err) {
+    const struct needle *o = h->o;
+    struct session_options so = engine_session_options(&h->e, length);
+    struct timeline *l = NULL;
+    char need[32], room[32];
+    int rc = 0;
+    so.attn = mode, so.stop = &stop;
+    if (!o->quiet && isatty(STDERR_FILENO)) so.progress = show_progress, so.progress_ctx = h;
+    if (timeline_open(&l, &h->e, &so, err)) return -1;
+    const struct session *s = timeline_session(l);
+    const double kv = (double)session_kv_bytes_at(s, length), free_now = (double)mem_available();
+    if (!o->quiet && free_now > 0 && kv > free_now)
+        fprintf(stderr, "warning: %d tokens may need %s of KV cache, %s of memory are available\n", length, human_bytes(need, kv),
+                human_bytes(room, free_now));
+    char attn[64], params[512];        /* copies: a timeline may have to open its session again */
+    snprintf(attn, sizeof attn, "%s", session_attn_name(s));
+    snprintf(params, sizeof params, "%s", session_attn_params(s));
+    struct row like = { .model = o->model, .version = o->version, .attn = attn, .attn_params = params,
+                        .type_k = dtype_name(h->e.type_k), .type_v = dtype_name(h->e.type_v), .context_length = length };
+    for (int i = 0; i < o->trials && !rc; i++) {
+        like.seed = o->seed + i;
+        rc = run_trial(h, l, &like, err);
+    }
+    timeline_close(l);
+    return rc;
+}
+
+/* ---- the sweep ---------------------------------------------------------------------------------------------------- */
+
+static int sweep(struct hunt *h, struct err *err) {
+    const struct needle *o = h->o;
+    if (!o->quiet && o->lengths.at[o->lengths.n - 1] > h->e.model->c.n_ctx_train)
+        fprintf(stderr, "warning: %d tokens are beyond the %d the model was trained for\n", o->lengths.at[o->lengths.n - 1],
+                h->e.model->c.n_ctx_train);
+    for (int m = 0; m < o->modes.n; m++)
+        for (int l = 0; l < o->lengths.n; l++)
+            if (run_length(h, o->modes.item[m], o->lengths.at[l], err)) return -1;
+    if (!o->quiet && o->out)
+        fprintf(stderr, "%d cells run, %d rows in %s\n", h->run, h->rows.n, o->out);
+    return 0;
+}
+
+/* Table and picture of the rows. */
+static int show(const struct needle *o, const struct rows *rows, struct err *err) {
+    struct grids g;
+    if (grids_make(&g, rows, err)) return -1;
+    grids_print(&g, stdout);
+    int rc = fflush(stdout) ? fail(err, "stdout: %s", strerror(errno)) : 0;
+    if (!rc && o->png_path && g.n) {
+        rc = grids_draw(&g, o->png_path, err);
+        if (!rc && !o->quiet) fprintf(stderr, "drawn: %s%s\n", o->png_path, g.n > 1 ? ", and each grid alone beside it" : "");
+    }
+    grids_free(&g);
+    return rc;
+}
+
+static int hunt(struct needle *o, struct engine *e, struct err *err) {
+    struct hunt h = { .o = o, .e = *e, .rows = ROWS_NONE };
+    char *name = NULL;
+    int rc = -1;
+    if (o->haystack && file_read(o->haystack, &o->hay_text, &o->n_hay_text, err)) goto done;
+    if (engine_open(&h.e, err)) goto done;
+    if (!(name = with_ending(base_name(o->args.model), ""))) { fail(err, "no memory for a name"); goto done; }
+    o->model = name;
+    choose_style(o, h.e.file);
+    name_test(o);
+    if (o->out && rows_open(&h.rows, o->out, err)) goto done;
+    if (h.rows.cut && !o->quiet) fprintf(stderr, "%s: a last line that was cut short is taken out\n", o->out);
+    rc = sweep(&h, err) || show(o, &h.rows, err) ? -1 : 0;
+done:
+    rows_close(&h.rows);
+    engine_close(&h.e);
+    free(name);
+    free(o->hay_text);
+    return rc;
+}
+
+static int plot(const struct needle *o, const char **file, int n, struct err *err) {
+    struct rows rows = ROWS_NONE;
+    int rc = 0;
+    for (int i = 0; i < n && !rc; i++) rc = rows_load(&rows, file[i], err);
+    if (!rc && rows.cut && !o->quiet) fprintf(stderr, "a last line that was cut short is left out\n");
+    if (!rc && !rows.n) rc = fail(err, "no rows in %s%s", file[0], n > 1 ? " and the others" : "");
+    if (!rc) rc = show(o, &rows, err);
+    rows_close(&rows);
+    return rc;
+}
+
+int main(int argc, char **argv) {
+    threads_wait_gently(argv);
+    struct needle o = { .args = ENGINE_ARGS, .lengths_text = "1k,4k,16k", .depths_text = "0:100:10", .shard_text = "1/1",
+                        .n_predict = 32, .trials = 1, .seed = 1, .n_distractors = STYLE_DECIDES };
+    struct err err = { .msg = "" };
+    struct engine e = { 0 };
+    const char **file = calloc((size_t)argc, sizeof *file);
+    int n = 0, rc = 2;
+    if (!file) { fail(&err, "no memory"); goto done; }
+    if (parse(&o, argc, argv, file, argc, &n, &err)) goto done;
+    if (o.help) { rc = 0; goto done; }
+    if (wants_mode_help(&o)) {
+        static char text[16384];
+        attn_help(text, sizeof text);
+        fputs(text, stdout);
+        rc = 0;
+        goto done;
+    }
+    if (check(&o, &err) || (!o.plot_only && engine_check(&e, &o.args, &err))) goto done;
+    rc = 1;
+    if (!o.no_png && (o.png || o.out) && !(o.png_path = o.png ? strdup(o.png) : with_ending(o.out, ".png"))) {
+        fail(&err, "no memory for a name");
+        goto done;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, on_interrupt);
+    rc = (o.plot_only ? plot(&o, file, n, &err) : hunt(&o, &e, &err)) ? 1 + err.usage : 0;
+    if (rc && stop) rc = 130;
+done:
+    if (rc) fprintf(stderr, "needle: %s\n", err.msg);
+    free(o.png_path);
+    free(file);
+    return rc;
+}
