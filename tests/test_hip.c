@@ -262,7 +262,7 @@ static void test_everything_selected_is_full(void **state) {
         "hip,dense=0,until=0,k=512,bk=2", "hip,dense=0,until=0,k=16,bk=2,window=400", "hip,dense=0,until=0,k=640,bk=16,owner=q",
         "hip,dense=0,until=0,k=399,bk=3,owner=layer,sink=0,window=64", "hip,dense=0,until=400", "hip,dense=2,until=0,k=2,bk=2",
         "hip,dense=0,until=0,stages=3,window=64,sink=0,bq=32,chunk=32:16:8,keep=512:512:512",
-        "hip,dense=0,until=0,phase=decode,k=512,bk=2,refresh=3",
+        "hip,dense=0,until=0,k=512,bk=2,refresh=3",
     };
     static const struct { int heads, kv_heads, k_dim, v_dim; enum dtype k, v; } shape[] = {
         { 4, 2, 32, 32, DT_F32, DT_F32 }, { 3, 3, 24, 40, DT_F16, DT_BF16 }, { 8, 1, 64, 32, DT_Q8_0, DT_Q4_0 },
@@ -447,7 +447,7 @@ static void test_cost_of_decode(void **state) {
     struct problem p = problem_new(N, 4, 2, 8, 4, DT_F16, DT_F16);
     float *out = malloc((size_t)N * 16 * sizeof *out);
     uint64_t keys[2], rows[2], first = 0;
-    struct pair s = pair_open(&p, "hip,dense=0,until=0,k=128,bk=2,window=64,phase=decode", kernels_pick(NULL), 4096);
+    struct pair s = pair_open(&p, "hip,dense=0,until=0,k=128,bk=2,window=64", kernels_pick(NULL), 4096);
     for (int i = 0, pos = 0; i < 3; i++) {
         for (int n; pos < at[i]; pos += n) {               /* the cache alone: decoding does not look at what was before */
             n = at[i] - pos < 4096 ? at[i] - pos : 4096;
@@ -528,7 +528,7 @@ static void test_refused(void **state) {
         { "hip,stages=3,chunk=256:32", "256:32", "three" }, { "hip,stages=3,window=512,chunk=96:32:8", "96", "powers" },
         { "hip,stages=3", "window=256", "256" }, { "hip,stages=3,window=512,chunk=32:64:8", "32", "64" },
         { "hip,stages=3,window=512,keep=8192:16384:2048", "8192", "16384" }, { "hip,stages=3,window=512,keep=100:64:8", "100", "256" },
-        { "hip,stages=3,window=512,every=300:8:4", "300", "256" }, { "hip,phase=decode,delta=64", "delta=64", "phase=decode" },
+        { "hip,stages=3,window=512,every=300:8:4", "300", "256" }, { "hip,delta=-1", "delta=-1", "0" },
         { "hip,until=soon", "soon", "whole" }, { "hip,k=0", "k=0", "1" }, { "hip,top=3", "top", "window" },
     };
     struct err err;
