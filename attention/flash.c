@@ -140,7 +140,7 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
         f->bytes += bytes;
     }
     if (mode->ops->take_masses) {
-        if (masses_open(&f->masses, shape->n_heads, shape->max_tokens, err)) {
+        if (masses_open(&f->masses, tile, shape->n_kv_heads, f->group, shape->max_tokens, err)) {
             flash_close(f);
             return -1;
         }
@@ -267,11 +267,10 @@ static void sweep(const struct flash *f, struct worker *w, struct partial part, 
             ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[0]);
         }
         struct partial to = partial_at(part, first, vd);
-        const size_t head = (size_t)x->kv_head * f->group + first;         /* keeping: one token, so a row is a head */
-        float *s = f->keep ? masses_tile(f->keep, tile) + head * TILE : w->s + (size_t)first * TILE;
+        float *s = (f->keep ? masses_tile(f->keep, x->kv_head, tile) : w->s) + (size_t)first * TILE;
         f->tile->scores(s, w->q + (size_t)first * kd, rows, kd, k, direct ? type->type_k : DT_F32, ahead_k);
         f->tile->softmax(s, rows, w->seen + first, to.m, to.sum, to.out, vd);
-        if (f->keep) memcpy(masses_reference(f->keep, tile) + head, to.m, (size_t)rows * sizeof *to.m);
+        if (f->keep) memcpy(masses_reference(f->keep, x->kv_head, tile) + first, to.m, (size_t)rows * sizeof *to.m);
         f->tile->gather(to.out, s, rows, vd, v, direct ? type->type_v : DT_F32, keys, ahead_v);
         for (int r = first; r < last; r++) w->keys_read += (uint64_t)__builtin_popcountll(w->seen[r]);
     }
