@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "model/session_internal.h"
 
@@ -87,6 +88,7 @@ static int take(struct session *s, FILE *f, const char *path, const struct heade
 int prompt_cache_load(struct session *s, const char *path, const int32_t *ids, int n, struct err *err) {
     const struct header want = header_of(s);
     struct header h;
+    struct stat st = { 0 };
     FILE *f = fopen(path, "rb");
     int rc = -1;
     if (!f && errno == ENOENT) return 0;
@@ -97,8 +99,8 @@ int prompt_cache_load(struct session *s, const char *path, const int32_t *ids, i
         fail(err, "%s: made by %.400s, wanted %.400s", path, h.made_by, want.made_by);
     else if (h.weights != want.weights || h.n_vocab != want.n_vocab)
         fail(err, "%s: made by another model of the same name", path);
-    else if (h.n_tokens < 1 || h.n_tokens > s->o.n_ctx)
-        fail(err, "%s: holds %d tokens, the context has room for %d", path, (int)h.n_tokens, s->o.n_ctx);
+    else if (h.n_tokens < 1 || fstat(fileno(f), &st) || st.st_size / (off_t)sizeof *ids < h.n_tokens)
+        fail(err, "%s: the file ends early: %d tokens in %lld bytes", path, (int)h.n_tokens, (long long)st.st_size);
     else rc = take(s, f, path, &h, ids, n, err);
     fclose(f);
     return rc;
