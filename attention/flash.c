@@ -1,4 +1,5 @@
 #include "attention/flash.h"
+#include "attention/band.h"
 #include "attention/masses.h"
 #include <assert.h>
 #include <math.h>
@@ -16,6 +17,7 @@ enum {
     ROWS = 128,            /* query rows of one sweep: tokens x heads of the group */
     IN_FLIGHT = 64,        /* partial results per token and KV head that wait for their merge when keys are split */
     SMALL = 300000,
+    BAND_SPANS = 2,        /* of a narrowed head */
 };
 
 /* Attention over some of the keys, not yet divided: row r has seen exponentials 2^(s - m[r]) that add up to the lanes
@@ -56,6 +58,8 @@ struct flash {
     void *memory;
     size_t bytes;
     uint64_t rows_done;
+    const unsigned char *narrow;                /* [n_layers][n_kv_heads]: heads whose keys the band chooses; or NULL */
+    struct band band;
     struct masses *masses;                      /* NULL: the mode never asks for any */
     struct masses *keep;                        /* the same while a call is to reveal them, else NULL */
 };
@@ -124,6 +128,7 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
         return fail(err, "attention: no memory");
     }
     *f = (struct flash){ .shape = *shape, .tile = tile, .workers = workers, .max_spans = mode->max_spans };
+    if (f->max_spans < BAND_SPANS) f->max_spans = BAND_SPANS;
     f->group = shape->n_heads / shape->n_kv_heads;
     f->rows = f->group > ROWS ? f->group : ROWS;
     f->block = mode->block ? mode->block : f->rows / f->group;
@@ -161,6 +166,10 @@ void flash_close(struct flash *f) {
     free(f->workers);
     free(f->memory);
     free(f);
+}
+
+void flash_narrow(struct flash *f, const unsigned char *narrow, int sink, int recent) {
+    f->narrow = narrow, f->band = (struct band){ sink, recent };
 }
 
 size_t flash_bytes(const struct flash *f) { return f->bytes; }
@@ -334,6 +343,7 @@ static int ask(const struct flash *f, struct attn_mode *mode, struct attn_span *
         .layer = x->layer, .kv_head = x->kv_head, .pos = x->pos, .n = x->n, .q = q,
         .q_stride = (size_t)f->shape.n_heads * f->shape.k_dim, .kv = kv,
     };
+    if (f->narrow && f->narrow[(size_t)x->layer * f->shape.n_kv_heads + x->kv_head]) return band_select(&f->band, &b, spans);
     int n = mode->ops->select(mode, &b, spans);
     assert(n >= 1 && n <= mode->max_spans);
     return n;
