@@ -16,6 +16,7 @@
 #include "base/flags.h"
 #include "base/threads.h"
 #include "model/chat.h"
+#include "model/prompt_cache.h"
 #include "model/sampler.h"
 #include "tools/common/engine.h"
 
@@ -23,9 +24,9 @@ enum { N_DEFAULT = 256, UNTIL_END = -1, UNTIL_FULL = -2 };
 
 struct run {
     struct engine_args engine;
-    const char *prompt, *file, *binary_file, *stats, *system, *chat_format;
+    const char *prompt, *file, *binary_file, *stats, *system, *chat_format, *cache;
     int n_predict, n_ctx;
-    bool escapes, special, chat, single_turn, no_display_prompt, verbose_prompt, quiet, dry_run, version, help, ignore_eos, ignored;
+    bool escapes, special, chat, single_turn, no_display_prompt, verbose_prompt, quiet, dry_run, version, help, ignore_eos, ignored, cache_ro, cache_all;
     struct sampler_options sampler;
     double seed;
 };
@@ -51,6 +52,9 @@ static int parse(struct run *r, int argc, char **argv, struct err *err) {
         { "-c --ctx-size", FLAG_INT, &r->n_ctx, "N", "context (default: prompt + n; 0: the model's)", 0, 1 << 30 },
         { "-e --escape", FLAG_ON, &r->escapes, NULL, NULL, 0, 0 },
         { "--no-escape", FLAG_OFF, &r->escapes, NULL, "take -p literally", 0, 0 },
+        { "--prompt-cache", FLAG_STR, &r->cache, "FILE", "save the prefill there; reuse what it shares with this prompt", 0, 0 },
+        { "--prompt-cache-ro", FLAG_ON, &r->cache_ro, NULL, "reuse only, do not save", 0, 0 },
+        { "--prompt-cache-all", FLAG_ON, &r->cache_all, NULL, "save what was generated too", 0, 0 },
         { "--special -sp", FLAG_ON, &r->special, NULL, "parse special tokens in the prompt, print them too", 0, 0 },
         { "--no-display-prompt", FLAG_ON, &r->no_display_prompt, NULL, NULL, 0, 0 },
         { "--display-prompt", FLAG_OFF, &r->no_display_prompt, NULL, "print the prompt before the completion", 0, 0 },
@@ -173,7 +177,7 @@ static void report_memory(const struct engine *e, const struct session *s, const
 }
 
 struct stats {
-    int prompt_n, predicted_n;
+    int cache_n, prompt_n, predicted_n;            /* cache_n: tokens of the prompt that were not evaluated again */
     double prompt_ms, predicted_ms, keys_read, load_ms;
 };
 
@@ -194,6 +198,7 @@ static void print_stats(const struct run *r, const struct engine *e, const struc
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "model", e->args.model);
     cJSON_AddNumberToObject(j, "load_ms", st->load_ms);
+    cJSON_AddNumberToObject(j, "cache_n", st->cache_n);
     cJSON_AddNumberToObject(j, "prompt_n", st->prompt_n);
     cJSON_AddNumberToObject(j, "prompt_ms", st->prompt_ms);
     cJSON_AddNumberToObject(j, "prompt_per_second", pps);
@@ -215,6 +220,20 @@ static void print_stats(const struct run *r, const struct engine *e, const struc
     if (text) fprintf(stderr, "%s\n", text);
     cJSON_free(text);
     cJSON_Delete(j);
+}
+
+/* Evaluates the prompt, but for what the prompt cache holds of it, and saves it there. */
+static int prefill(const struct run *r, struct session *s, const int32_t *ids, int n, double *start, struct stats *st, FILE *log,
+                   struct err *err) {
+    *start = clock_ms();
+    const int cached = r->cache ? prompt_cache_load(s, r->cache, ids, n, err) : 0;
+    if (cached < 0 && r->cache_ro) return -1;
+    if (cached < 0) fprintf(log, "prompt cache not used: %s\n", err->msg);     /* it will be made anew */
+    st->cache_n = session_pos(s);
+    const int rc = session_eval(s, ids + st->cache_n, n - st->cache_n, err);
+    st->prompt_n = session_pos(s) - st->cache_n, st->prompt_ms = clock_ms() - *start;
+    if (rc || !r->cache || r->cache_ro || st->cache_n == n) return rc;
+    return prompt_cache_save(s, r->cache, err);
 }
 
 /* Samples until n tokens, the end of text, a full context or Ctrl-C. 0, or -1 with *err. */
@@ -346,10 +365,9 @@ static int run(struct run *r, struct engine *e, struct err *err) {
     if (r->chat) rc = chat(r, e, s, sm, n_ctx, &st, log, err);
     else {
         if (!r->no_display_prompt && put(text, n_text, err)) goto done;
-        prefill_start = clock_ms();
-        rc = session_eval(s, ids, n, err);
-        st.prompt_n = session_pos(s), st.prompt_ms = clock_ms() - prefill_start;
+        rc = prefill(r, s, ids, n, &prefill_start, &st, log, err);
         if (!rc) rc = generate(r, e, s, sm, r->n_predict, n_ctx, &st, log, err);
+        if (!rc && r->cache && r->cache_all && !r->cache_ro) rc = prompt_cache_save(s, r->cache, err);
     }
     if (stop) rc = 0;                                /* Ctrl-C: what there is was printed; main says 130 */
     st.keys_read = session_keys_read(s);

@@ -27,6 +27,7 @@ struct attn {
     attn_observer *observer;               /* NULL: nobody looks on */
     void *observer_ctx;
     enum attn_phase phase;                 /* 0: as the number of tokens says */
+    unsigned prefills;                     /* calls */
     char name[64], params[2 * ATTN_ARGS_MAX + 128];
 };
 
@@ -107,9 +108,9 @@ static void worker_close(struct worker *w) {
 }
 
 static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n,
-                       bool decode) {
+                       bool decode, unsigned prefills) {
     const struct attn_ops *ops = w->mode->ops;
-    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1 });
+    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1, prefills });
     flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
     if (w->correct) correct_run(w->correct, w->flash, out, q, kv, layer, pos, n, ops->anchors(w->mode, layer, pos, n));
 }
@@ -181,14 +182,18 @@ void attn_narrow(struct attn *a, const unsigned char *narrow, int sink, int rece
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
     const bool decode = a->phase ? a->phase == ATTN_DECODE : n == 1;
     if (n < 1) return;
+    if (!decode) a->prefills++;
     if (a->observer)
-        a->observer(a->observer_ctx, &(struct attn_call){ layer, pos, n, q, kv, a->prefill.tile, decode && n == 1 });
-    worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode);
+        a->observer(a->observer_ctx, &(struct attn_call){ layer, pos, n, q, kv, a->prefill.tile, decode && n == 1, a->prefills });
+    worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode, a->prefills);
 }
 
-size_t attn_scratch_bytes(const struct attn *a) {
-    return flash_bytes(a->prefill.flash) + (a->decode.mode ? flash_bytes(a->decode.flash) : 0);
+static size_t worker_bytes(const struct worker *w) {
+    if (!w->mode) return 0;
+    return flash_bytes(w->flash) + (w->correct ? correct_bytes(w->correct) : 0) + (w->mode->ops->bytes ? w->mode->ops->bytes(w->mode) : 0);
 }
+
+size_t attn_scratch_bytes(const struct attn *a) { return worker_bytes(&a->prefill) + worker_bytes(&a->decode); }
 
 uint64_t attn_searched(const struct attn *a) { return worker_searched(&a->prefill) + worker_searched(&a->decode); }
 

@@ -145,7 +145,7 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
         f->bytes += bytes;
     }
     if (mode->ops->take_masses) {
-        if (masses_open(&f->masses, shape->n_heads, shape->max_tokens, err)) {
+        if (masses_open(&f->masses, tile, shape->n_kv_heads, f->group, shape->max_tokens, err)) {
             flash_close(f);
             return -1;
         }
@@ -240,6 +240,12 @@ static uint64_t look(const struct flash *f, uint64_t *seen, const struct rows *x
     return any;
 }
 
+/* The first page at or after position, which a tile begins at, that spans reach; -1: there is none. */
+static int next_page(const struct attn_span *span, int n_spans, int position) {
+    while (n_spans && span->end <= position) span++, n_spans--;
+    return !n_spans ? -1 : (span->begin > position ? span->begin : position) / KV_PAGE;
+}
+
 /* Adds the keys of one segment to part. The spans end after the segment begins. */
 static void sweep(const struct flash *f, struct worker *w, struct partial part, const struct rows *x,
                   const struct kvcache *kv, const struct attn_span *span, int n_spans, int segment) {
@@ -270,17 +276,18 @@ static void sweep(const struct flash *f, struct worker *w, struct partial part, 
             }
         }
         ptrdiff_t ahead_k = 0, ahead_v = 0;
-        if (direct && k[0] && span->end > tile + TILE && x->pos >= tile + TILE) {
-            struct kv_page next = kv_page(kv, x->layer, x->kv_head, (tile + TILE) / KV_PAGE);
-            ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)k[0]);
-            ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[0]);
+        const int later = direct ? next_page(span, n_spans, tile + TILE) : -1;
+        if (later >= 0 && later * KV_PAGE <= x->pos) {
+            const int p = __builtin_ctzll(keys) / KV_PAGE;
+            struct kv_page next = kv_page(kv, x->layer, x->kv_head, later);
+            ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)k[p]);
+            ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[p]);
         }
         struct partial to = partial_at(part, first, vd);
-        const size_t head = (size_t)x->kv_head * f->group + first;         /* keeping: one token, so a row is a head */
-        float *s = f->keep ? masses_tile(f->keep, tile) + head * TILE : w->s + (size_t)first * TILE;
+        float *s = (f->keep ? masses_tile(f->keep, x->kv_head, tile) : w->s) + (size_t)first * TILE;
         f->tile->scores(s, w->q + (size_t)first * kd, rows, kd, k, direct ? type->type_k : DT_F32, ahead_k);
         f->tile->softmax(s, rows, w->seen + first, to.m, to.sum, to.out, vd);
-        if (f->keep) memcpy(masses_reference(f->keep, tile) + head, to.m, (size_t)rows * sizeof *to.m);
+        if (f->keep) memcpy(masses_reference(f->keep, x->kv_head, tile) + first, to.m, (size_t)rows * sizeof *to.m);
         f->tile->gather(to.out, s, rows, vd, v, direct ? type->type_v : DT_F32, keys, ahead_v);
         for (int r = first; r < last; r++) w->keys_read += (uint64_t)__builtin_popcountll(w->seen[r]);
     }

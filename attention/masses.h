@@ -10,17 +10,20 @@
 #include "kernels/tile.h"
 
 struct masses {
-    int n_heads, n_tokens;         /* n_tokens of the call at hand */
-    float *e;                      /* [tiles][n_heads][TILE] exponentials, base 2 */
-    float *reference;              /* [tiles][n_heads] of e; -INFINITY: the head saw nothing of the tile */
-    float *factor;                 /* [tiles][n_heads] what makes probabilities of e */
-    float *top, *sum;              /* [n_heads] of the complete softmax: 2^(score - top) / sum */
+    const struct tile_kernels *tile;
+    int n_groups, group;           /* KV heads, and the query heads on each */
+    size_t tiles;                  /* room in each group */
+    int n_tokens;                  /* of the call at hand */
+    float *e;                      /* [n_groups][tiles][group][TILE] exponentials, base 2 */
+    float *reference;              /* [n_groups][tiles][group] of e; -INFINITY: the head saw nothing of the tile */
+    float *factor;                 /* [n_groups][tiles][group] what makes probabilities of e */
+    float *top, *sum;              /* [n_groups * group] of the complete softmax: 2^(score - top) / sum */
     float *peak, *mean;            /* [pages] see struct attn_masses */
     void *memory;
     size_t bytes;                  /* untouched parts of it cost address space only */
 };
 
-int masses_open(struct masses **out, int n_heads, int max_tokens, struct err *);
+int masses_open(struct masses **out, const struct tile_kernels *, int n_groups, int group, int max_tokens, struct err *);
 void masses_close(struct masses *);                                /* NULL is fine */
 
 /* For one call of one token that may see positions 0..n_tokens-1. The kernel fills in e and reference of every tile it
@@ -28,12 +31,12 @@ void masses_close(struct masses *);                                /* NULL is fi
 void masses_begin(struct masses *, int n_tokens);
 void masses_finish(struct masses *, int threads);
 
-/* Of the tile that begins at this position. */
-static inline float *masses_tile(const struct masses *m, int position) {
-    return m->e + (size_t)position * m->n_heads;
+/* Of the tile that begins at this position: the group's first row. */
+static inline float *masses_reference(const struct masses *m, int kv_head, int position) {
+    return m->reference + ((size_t)kv_head * m->tiles + (size_t)position / TILE) * m->group;
 }
-static inline float *masses_reference(const struct masses *m, int position) {
-    return m->reference + (size_t)(position / TILE) * m->n_heads;
+static inline float *masses_tile(const struct masses *m, int kv_head, int position) {
+    return m->e + ((size_t)kv_head * m->tiles + (size_t)position / TILE) * m->group * TILE;
 }
 
 #endif

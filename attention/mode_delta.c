@@ -173,7 +173,7 @@ static void delta_begin(struct attn_mode *m, const struct attn_call *c) {
     struct delta *d = (struct delta *)m;
     const int pages = c->pos / KV_PAGE + 1;
     if (c->layer == 0 || !c->decode) d->pos = NO_LIST;
-    m->want_masses = c->decode && d->kind[c->layer] == SELECTS && pages > d->a.budget && pages > d->a.ratio * d->a.budget;
+    m->want_masses = c->decode && d->kind[c->layer] == SELECTS && pages > d->a.ratio * d->a.budget;
 }
 
 static void delta_take(struct attn_mode *m, const struct attn_masses *masses) {

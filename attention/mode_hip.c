@@ -4,7 +4,7 @@
  * A mask is searched for a block of `bq` queries while prefilling, for one query while decoding, where it then serves
  * `refresh` steps; its window grows in between, so that no key falls out of sight. All heads of a KV head share a mask
  * unless `owner` says otherwise. The first layers attend to everything, and so do all layers while the context is
- * short. A call of one token is decoding. */
+ * short. */
 #include "attention/hip_score.h"
 #include "attention/hip_search.h"
 #include <assert.h>
@@ -17,18 +17,15 @@ static int omp_get_max_threads(void) { return 1; }
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
-enum { STAGES = 3, SAMPLED_KEYS = 1024, NEVER = -2 };
+enum { STAGES = 3, SAMPLED_KEYS = 1024 };
 enum owner { OWNER_KV, OWNER_Q, OWNER_LAYER };
 enum rep { REP_CENTRE, REP_FIRST, REP_LAST };
-enum phase { PHASE_BOTH, PHASE_PREFILL, PHASE_DECODE };
-static const char *const owners[] = { "kv", "q", "layer", NULL }, *const reps[] = { "centre", "first", "last", NULL },
-                  *const phases[] = { "both", "prefill", "decode", NULL };
+static const char *const owners[] = { "kv", "q", "layer", NULL }, *const reps[] = { "centre", "first", "last", NULL };
 static const int stage_stride[STAGES] = { 4, 4, 1 };       /* queries that share one sample in each stage */
 
 struct params {
     int stages, sink, window, dense, until, bq, delta;
     enum owner owner;
-    enum phase phase;
     int k, bk, sq, sk, refresh;                            /* stages=1 */
     enum rep rep;
     int chunk[STAGES], keep[STAGES], every[STAGES];        /* stages=3 */
@@ -39,7 +36,8 @@ struct list {
     int *block, n;
     int end;                                               /* only keys before it */
     int searched;                                          /* the position of the search; the last one, if staged */
-    int latest;                                            /* the last position that used it; NEVER: of no use */
+    int latest;                                            /* the last position that used it */
+    unsigned prefills;                                     /* and how many prefills there had been */
     int *stage[STAGES - 1], n_stage[STAGES - 1];           /* what the stages before the last have kept */
 };
 
@@ -55,15 +53,16 @@ struct hip {
     struct list *prefill;                                  /* [blocks of a call][n_owners] */
     struct worker *workers;
     int n_workers;
-    int pos, n, sparse;                                    /* the call that is being served */
+    int pos, decode_now, sparse;                           /* the call that is being served */
     void *memory;
+    size_t bytes;
 };
 
 static const struct attn_key keys[] = {
-    { "k", "512", "keys the search selects (stages=1)" },
+    { "k", "1024", "keys the search selects; the authors: 512 (stages=1)" },
     { "window", "256", "recent keys always read, the query's own among them" },
     { "sink", "16", "first keys always read" },
-    { "bk", "2", "keys of a selected block (stages=1)" },
+    { "bk", "16", "keys of a selected block: a page of the cache; the authors: 2 (stages=1)" },
     { "sk", "1", "of a block that is judged, every sk-th key is scored (stages=1)" },
     { "bq", "64", "queries that share a mask while prefilling" },
     { "sq", "2", "of these, every sq-th judges (stages=1)" },
@@ -72,7 +71,6 @@ static const struct attn_key keys[] = {
     { "owner", "kv", "who shares a mask: kv (the heads of a KV head), q (nobody), layer" },
     { "dense", "3", "first layers that read everything" },
     { "until", "auto", "contexts up to this length read everything; auto: 4 times k + window + sink" },
-    { "phase", "both", "when to be sparse: both, prefill, decode" },
     { "delta", "0", "prefill: every delta-th query reads everything and corrects the ones after it; 0: none" },
     { "stages", "1", "1: one beam search; 3: InfiniteHiP's chain of prunings" },
     { "chunk", "256:32:8", "tokens of a chunk in each stage (stages=3)" },
@@ -119,7 +117,7 @@ static int check_foreign(const struct attn_args *args, int stages, struct err *e
     const char *const *foreign = stages == 1 ? of_three_stages : of_one_stage;
     size_t n = stages == 1 ? sizeof of_three_stages : sizeof of_one_stage;
     for (size_t i = 0; i < n / sizeof *foreign; i++)
-        if (strcmp(args_text(args, foreign[i]), default_of(foreign[i])))
+        if (args_text(args, foreign[i]) != default_of(foreign[i]))     /* the very string: else it was given */
             return fail(err, "attention mode hip: %s=%.64s has no meaning with stages=%d", foreign[i],
                         args_text(args, foreign[i]), stages);
     return 0;
@@ -152,7 +150,7 @@ static int check_chain(const struct params *p, struct err *err) {
 }
 
 static int parse(struct params *p, const struct attn_args *args, struct err *err) {
-    int owner, rep, phase;
+    int owner, rep;
     if (args_int(args, "stages", 1, 3, &p->stages, err)) return -1;
     if (p->stages == 2) return fail(err, "attention mode hip: stages=2, want 1 or 3");
     if (args_int(args, "k", 1, 1 << 20, &p->k, err) || args_int(args, "bk", 1, SAMPLED_KEYS, &p->bk, err) ||
@@ -161,19 +159,15 @@ static int parse(struct params *p, const struct attn_args *args, struct err *err
         args_int(args, "sink", 0, 1 << 24, &p->sink, err) || args_int(args, "refresh", 1, 1 << 20, &p->refresh, err) ||
         args_int(args, "dense", 0, 1 << 20, &p->dense, err) || args_int(args, "delta", 0, 1 << 20, &p->delta, err) ||
         word(args, "owner", owners, &owner, err) || word(args, "rep", reps, &rep, err) ||
-        word(args, "phase", phases, &phase, err) || three(args, "chunk", p->chunk, err) ||
-        three(args, "keep", p->keep, err) || three(args, "every", p->every, err) ||
-        check_foreign(args, p->stages, err))
+        three(args, "chunk", p->chunk, err) || three(args, "keep", p->keep, err) ||
+        three(args, "every", p->every, err) || check_foreign(args, p->stages, err))
         return -1;
     p->owner = (enum owner)owner;
     p->rep = (enum rep)rep;
-    p->phase = (enum phase)phase;
     if (p->window < p->bq)
         return fail(err, "attention mode hip: window=%d is less than bq=%d: queries would miss keys between", p->window,
                     p->bq);
     if (p->stages == 1 ? check_beam(p, err) : check_chain(p, err)) return -1;
-    if (p->delta && p->phase == PHASE_DECODE)
-        return fail(err, "attention mode hip: delta=%d corrects the prefill, which phase=decode leaves exact", p->delta);
     p->until = 4 * ((p->stages == 1 ? p->k : p->keep[STAGES - 1]) + p->window + p->sink);
     if (strcmp(args_text(args, "until"), "auto") && args_int(args, "until", 0, 1 << 30, &p->until, err)) return -1;
     return 0;
@@ -194,7 +188,6 @@ static size_t carve_lists(struct list *lists, int n, const struct hip *h, char *
             const int last = s == STAGES - 1;
             size_t room = last ? h->width : h->p.stages == STAGES ? h->p.keep[s] / h->p.chunk[s] : 0;
             if (memory) *(last ? &lists[i].block : &lists[i].stage[s]) = (int *)(memory + used);
-            if (memory) lists[i].latest = NEVER;
             used += room * sizeof(int);
         }
     return (used + 63) / 64 * 64;
@@ -247,14 +240,18 @@ static int hip_open(struct attn_mode **out, const struct attn_args *args, const 
     h->prefill = calloc((size_t)n_prefill, sizeof *h->prefill);
     h->workers = calloc((size_t)omp_get_max_threads(), sizeof *h->workers);
     if (!h->decode || !h->prefill || !h->workers) goto fail;
+    for (int i = 0; i < n_decode; i++) h->decode[i].latest = -2;   /* never used */
     const size_t decode_bytes = carve_lists(h->decode, n_decode, h, NULL);
     const size_t bytes = decode_bytes + carve_lists(h->prefill, n_prefill, h, NULL);
     if (!(h->memory = zeroed(bytes))) goto fail;
+    h->bytes = bytes;
     carve_lists(h->decode, n_decode, h, h->memory);
     carve_lists(h->prefill, n_prefill, h, (char *)h->memory + decode_bytes);
     for (; h->n_workers < omp_get_max_threads(); h->n_workers++) {
         struct worker *w = &h->workers[h->n_workers];
-        if (!(w->memory = zeroed(carve_worker(w, NULL, h)))) goto fail;
+        const size_t scratch = carve_worker(w, NULL, h);
+        if (!(w->memory = zeroed(scratch))) goto fail;
+        h->bytes += scratch;
         carve_worker(w, w->memory, h);
     }
     *out = &h->base;
@@ -356,9 +353,9 @@ static int stage_due(const struct params *p, int layer, int pos) {
 
 static void begin_decode(struct hip *h, const struct attn_call *c, int threads) {
     struct list *lists = h->decode + (size_t)c->layer * h->n_owners;
-    const int fresh = lists->latest != c->pos - 1;         /* other calls came between: what the list knows is old */
-    const int due = fresh ? 0 : stage_due(&h->p, c->layer, c->pos);
-    for (int o = 0; o < h->n_owners; o++) lists[o].latest = c->pos;
+    const int old = lists->latest != c->pos - 1 || lists->prefills != c->prefills;
+    const int due = old ? 0 : stage_due(&h->p, c->layer, c->pos);
+    for (int o = 0; o < h->n_owners; o++) lists[o].latest = c->pos, lists[o].prefills = c->prefills;
     if (due == STAGES) return;
     #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (h->n_owners > 1)
     for (int o = 0; o < h->n_owners; o++) search(h, &lists[o], c, o, c->pos, 1, due);
@@ -376,19 +373,16 @@ static void begin_prefill(struct hip *h, const struct attn_call *c, int threads)
 }
 
 static int is_sparse(const struct hip *h, int layer, int pos, int n) {
-    if (layer < h->p.dense || pos + n <= h->p.until) return 0;
-    return h->p.phase == PHASE_BOTH || (h->p.phase == PHASE_PREFILL) == (n > 1);
+    return layer >= h->p.dense && pos + n > h->p.until;
 }
 
 static void hip_begin(struct attn_mode *m, const struct attn_call *c) {
     struct hip *h = (struct hip *)m;
     const int most = omp_get_max_threads(), threads = most < h->n_workers ? most : h->n_workers;
     h->pos = c->pos;
-    h->n = c->n;
+    h->decode_now = c->decode;
     h->sparse = is_sparse(h, c->layer, c->pos, c->n);
-    if (c->n > 1 || !h->sparse)
-        for (int o = 0; o < h->n_owners; o++) h->decode[(size_t)c->layer * h->n_owners + o].latest = NEVER;
-    if (h->sparse && c->n == 1) begin_decode(h, c, threads);
+    if (h->sparse && c->decode) begin_decode(h, c, threads);
     else if (h->sparse) begin_prefill(h, c, threads);
 }
 
@@ -435,7 +429,7 @@ static int hip_select(struct attn_mode *m, const struct attn_block *b, struct at
         *span = (struct attn_span){ .begin = 0, .end = end };
         return 1;
     }
-    const struct list *row = h->n == 1 ? h->decode + (size_t)b->layer * h->n_owners
+    const struct list *row = h->decode_now ? h->decode + (size_t)b->layer * h->n_owners
                                        : h->prefill + (size_t)(b->pos / h->p.bq - h->pos / h->p.bq) * h->n_owners;
     const struct list *lists = h->p.owner == OWNER_LAYER ? row : row + (size_t)b->kv_head * n_lists;
     const int window = h->p.window + (b->pos - lists->searched);
@@ -447,7 +441,7 @@ static int hip_select(struct attn_mode *m, const struct attn_block *b, struct at
 
 static int hip_anchors(const struct attn_mode *m, int layer, int pos, int n) {
     const struct hip *h = (const struct hip *)m;
-    return n > 1 && is_sparse(h, layer, pos, n) ? h->p.delta : 0;
+    return !h->decode_now && is_sparse(h, layer, pos, n) ? h->p.delta : 0;
 }
 
 static uint64_t hip_searched(const struct attn_mode *m) {
@@ -457,9 +451,11 @@ static uint64_t hip_searched(const struct attn_mode *m) {
     return sum;
 }
 
+static size_t hip_bytes(const struct attn_mode *m) { return ((const struct hip *)m)->bytes; }
+
 const struct attn_ops mode_hip = {
     .name = "hip", .about = "a tree search finds the keys that matter (lossy, cost grows as log of the context)",
     .source = "arXiv 2406.09827, 2502.08910, 2505.11254", .keys = keys,
     .check = hip_check, .open = hip_open, .close = hip_close, .begin = hip_begin, .select = hip_select,
-    .anchors = hip_anchors, .searched = hip_searched,
+    .anchors = hip_anchors, .searched = hip_searched, .bytes = hip_bytes,
 };

@@ -28,15 +28,18 @@ static void configure(int sub) {
     for (int i = 0; i < 4; i++) c.rows[i] = TOKENS, c.bytes_per_row[i] = 4 * PANEL;
     c.rows[4] = TOKENS, c.bytes_per_row[4] = (uint16_t)sub;
     c.rows[5] = (uint8_t)(sub / 4), c.bytes_per_row[5] = 4 * PANEL;
+    __asm__ volatile("" ::"r"(&c) : "memory");   /* the intrinsic does not say that it reads all of c */
     _tile_loadconfig(&c);
 }
 
 #define MULTIPLY(c, sums) do { \
+        __asm__ volatile("" ::: "memory");              /* nor do these that they read q, code and write sums */ \
         _tile_zero(c); \
         _tile_loadd(4, q, cols); \
         _tile_loadd(5, code, 64); \
         _tile_dpbssd(c, 4, 5); \
         _tile_stored(c, sums, 64); \
+        __asm__ volatile("" ::: "memory"); \
         q += sub; \
         code += sub * PANEL; \
     } while (0)

@@ -20,8 +20,9 @@ static const void *rows_from(const struct matrix *w, int row) {
  * through all of it for every token. */
 static void *packed_memory(size_t bytes) {
     const size_t huge = (size_t)2 << 20;
-    void *p = aligned_alloc(bytes < huge ? 64 : huge, (bytes + 63) / 64 * 64);
-    if (p && bytes >= huge) madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
+    void *p;
+    if (posix_memalign(&p, bytes < huge ? 64 : huge, (bytes + 63) / 64 * 64)) return NULL;    /* aligned_alloc: whole huge pages only */
+    if (bytes >= huge) madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
     return p;
 }
 

@@ -55,6 +55,10 @@ struct tile_kernels {
     void (*gather)(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES],
                    enum dtype type, uint64_t keys, ptrdiff_t ahead);
 
+    /* Probabilities of some heads: x = e[r][j] * factor[r]. high[TILE] is raised to the highest x over the rows, all[TILE]
+     * gets their sum added. A NaN does not raise. */
+    void (*fold)(float *high, float *all, const float *e, const float *factor, int rows);
+
     int direct_rows;       /* up to so many rows, scores and gather read any type; more rows pay an unpacking */
 };
 

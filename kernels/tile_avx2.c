@@ -228,4 +228,27 @@ static void unpack_v(float *dst, const void *page, enum dtype type, int dim) {
     }
 }
 
-const struct tile_kernels tile_avx2 = { unpack_k, unpack_v, scores, softmax, gather, 0 };
+/* Half a tile at a time: 8 accumulators and a factor fit the 16 registers. */
+static void fold(float *high, float *all, const float *e, const float *factor, int rows) {
+    for (int half = 0; half < TILE; half += TILE / 2) {
+        __m256 top[4], sum[4];
+        UNROLL for (int i = 0; i < 4; i++) {
+            top[i] = _mm256_loadu_ps(high + half + 8 * i);
+            sum[i] = _mm256_loadu_ps(all + half + 8 * i);
+        }
+        for (int r = 0; r < rows; r++) {
+            const __m256 f = _mm256_broadcast_ss(factor + r);
+            UNROLL for (int i = 0; i < 4; i++) {
+                const __m256 x = _mm256_mul_ps(_mm256_loadu_ps(e + (size_t)r * TILE + half + 8 * i), f);
+                top[i] = _mm256_max_ps(x, top[i]);         /* a NaN is passed over */
+                sum[i] = _mm256_add_ps(sum[i], x);
+            }
+        }
+        UNROLL for (int i = 0; i < 4; i++) {
+            _mm256_storeu_ps(high + half + 8 * i, top[i]);
+            _mm256_storeu_ps(all + half + 8 * i, sum[i]);
+        }
+    }
+}
+
+const struct tile_kernels tile_avx2 = { unpack_k, unpack_v, scores, softmax, gather, fold, 0 };

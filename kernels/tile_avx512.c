@@ -300,4 +300,24 @@ static void unpack_v(float *dst, const void *page, enum dtype type, int dim) {
     }
 }
 
-const struct tile_kernels tile_avx512 = { unpack_k, unpack_v, scores, softmax, gather, MAX_ROWS };
+static void fold(float *high, float *all, const float *e, const float *factor, int rows) {
+    __m512 top[TILE_PAGES], sum[TILE_PAGES];
+    UNROLL for (int p = 0; p < TILE_PAGES; p++) {
+        top[p] = _mm512_loadu_ps(high + p * KV_PAGE);
+        sum[p] = _mm512_loadu_ps(all + p * KV_PAGE);
+    }
+    for (int r = 0; r < rows; r++, e += TILE) {
+        const __m512 f = _mm512_set1_ps(factor[r]);
+        UNROLL for (int p = 0; p < TILE_PAGES; p++) {
+            const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(e + p * KV_PAGE), f);
+            top[p] = _mm512_max_ps(x, top[p]);             /* a NaN is passed over */
+            sum[p] = _mm512_add_ps(sum[p], x);
+        }
+    }
+    UNROLL for (int p = 0; p < TILE_PAGES; p++) {
+        _mm512_storeu_ps(high + p * KV_PAGE, top[p]);
+        _mm512_storeu_ps(all + p * KV_PAGE, sum[p]);
+    }
+}
+
+const struct tile_kernels tile_avx512 = { unpack_k, unpack_v, scores, softmax, gather, fold, MAX_ROWS };

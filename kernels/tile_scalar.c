@@ -77,4 +77,13 @@ static void gather(float *out, const float *p, int rows, int dim, const void *co
         }
 }
 
-const struct tile_kernels tile_scalar = { unpack_k, unpack_v, scores, softmax, gather, 0 };
+static void fold(float *high, float *all, const float *e, const float *factor, int rows) {
+    for (int r = 0; r < rows; r++, e += TILE)
+        for (int j = 0; j < TILE; j++) {
+            const float x = e[j] * factor[r];
+            if (x > high[j]) high[j] = x;
+            all[j] += x;
+        }
+}
+
+const struct tile_kernels tile_scalar = { unpack_k, unpack_v, scores, softmax, gather, fold, 0 };

@@ -10,6 +10,7 @@
  * large allocations, which huge pages like. */
 #include "kvcache/kvcache.h"
 #include <assert.h>
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -282,6 +283,40 @@ int kv_truncate(struct kvcache *c, int n_tokens) {
     for (int h = 0; h < c->n_heads; h++)                   /* pages behind the sinks will be written before they are read */
         if (n_tokens <= c->heads[h].sink_pages * KV_PAGE) c->heads[h].written = n_tokens;
     return n_tokens;
+}
+
+/* Every block that n_tokens need, head by head, the near list before the far one. */
+static int each_block(const struct kvcache *c, int n_tokens, int (*move)(const struct kvcache *, char *, FILE *), FILE *f) {
+    for (int h = 0; h < c->n_heads; h++) {
+        int near, far;
+        blocks_for(&c->heads[h], n_tokens, &near, &far);
+        for (int b = 0; b < near; b++)
+            if (move(c, c->heads[h].near.block[b], f)) return -1;
+        for (int b = 0; b < far; b++)
+            if (move(c, c->heads[h].far.block[b], f)) return -1;
+    }
+    return 0;
+}
+
+static int put_block(const struct kvcache *c, char *block, FILE *f) { return fwrite(block, c->block, 1, f) == 1 ? 0 : -1; }
+static int get_block(const struct kvcache *c, char *block, FILE *f) { return fread(block, c->block, 1, f) == 1 ? 0 : -1; }
+
+int kv_save(const struct kvcache *c, int n_tokens, FILE *f, struct err *err) {
+    assert(n_tokens <= c->n_tokens);
+    for (int h = 0; h < c->n_heads; h++)
+        if (fwrite(&c->heads[h].written, sizeof c->heads[h].written, 1, f) != 1) return fail(err, "%s", strerror(errno));
+    return each_block(c, n_tokens, put_block, f) ? fail(err, "%s", strerror(errno)) : 0;
+}
+
+int kv_load(struct kvcache *c, int n_tokens, FILE *f, struct err *err) {
+    if (kv_reserve(c, n_tokens, err)) return -1;
+    for (int h = 0; h < c->n_heads; h++) {
+        int written;
+        if (fread(&written, sizeof written, 1, f) != 1) return fail(err, "the file ends early");
+        if (written < n_tokens) return fail(err, "a head holds %d tokens, wanted %d", written, n_tokens);
+        c->heads[h].written = written;
+    }
+    return each_block(c, n_tokens, get_block, f) ? fail(err, "the file ends early") : 0;
 }
 
 size_t kv_bytes(const struct kvcache *c) { return c->n_blocks * c->block; }

@@ -13,6 +13,7 @@
 #define KVCACHE_KVCACHE_H
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include "base/err.h"
 #include "kernels/dtype.h"
 #include "kernels/tile.h"
@@ -59,6 +60,11 @@ struct kv_page kv_page(const struct kvcache *, int layer, int kv_head, int page)
 
 /* One stored token, as the numbers the cache kept: k_dim and v_dim floats; either may be NULL. */
 void kv_read(const struct kvcache *, int layer, int kv_head, int pos, float *k, float *v);
+
+/* What n_tokens need of all heads, as it lies in memory: the same stores and types read it back. 0, or -1 with *err; a failed
+ * load leaves the cache with rubbish: truncate it to 0. */
+int kv_save(const struct kvcache *, int n_tokens, FILE *, struct err *);
+int kv_load(struct kvcache *, int n_tokens, FILE *, struct err *);
 
 size_t kv_bytes(const struct kvcache *);                           /* in pages, allocated now */
 size_t kv_bytes_at(const struct kv_shape *, int n_tokens);         /* what n_tokens will need: exactly that */

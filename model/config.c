@@ -7,6 +7,7 @@
 /* Every architecture this engine runs. */
 static const struct arch archs[] = {
     { "llama", false },
+    { "qwen2", true },
 };
 
 static const struct arch *arch_find(const char *name) {

@@ -69,10 +69,10 @@ static int bind_layer(struct model *m, int l, size_t *pool, struct err *err) {
            bind_matrix(m, l, "ffn_down.weight", c->n_embd, c->n_ff, &y->down, err) ? -1 : 0;
 }
 
-/* Once repacked, the file's own copy only costs memory; the embedding is still read from there, row by row. */
+/* Once repacked, the file's own copy only costs memory; rows of the embedding come back from disk when they are wanted. */
 static int repack(struct model *m, struct matrix *w, struct err *err) {
     if (matrix_pack(m->kernels, w, err)) return -1;
-    if (w->packed && w->data != m->embd.data)
+    if (w->packed)
         gguf_release(m->file, w->data, (size_t)w->rows * dtype_row_bytes(w->type, (size_t)w->cols));
     return 0;
 }

@@ -1,23 +1,8 @@
-#include "model/session.h"
+#include "model/session_internal.h"
 #include <stdlib.h>
 #include <string.h>
-#include "attention/attention.h"
-#include "kvcache/kvcache.h"
-#include "model/forward.h"
 
 enum { BATCH_DEFAULT = 512 };
-
-struct session {
-    const struct model *m;
-    struct session_options o;
-    struct kvcache *kv;
-    struct attn *attn;
-    struct forward *f;
-    float *logits;                                  /* [n_vocab] */
-    int pos;
-    bool any;                                       /* logits hold something */
-    uint64_t keys0, queries0;                       /* counters at the last reset */
-};
 
 int session_open(struct session **out, const struct model *m, const struct session_options *o, struct err *err) {
     const struct model_config *c = &m->c;
@@ -51,6 +36,7 @@ void session_close(struct session *s) {
     attn_close(s->attn);
     kv_close(s->kv);
     free(s->logits);
+    free(s->ids);
     free(s);
 }
 
@@ -68,9 +54,19 @@ static int check_tokens(const struct session *s, const int32_t *ids, int n, stru
     return 0;
 }
 
+int session_grow(struct session *s, int n, struct err *err) {
+    if (s->pos + n <= s->max_ids) return 0;
+    const int max = s->pos + n > 2 * s->max_ids ? s->pos + n : 2 * s->max_ids;
+    int32_t *ids = realloc(s->ids, (size_t)max * sizeof *ids);
+    if (!ids) return fail(err, "no memory for the list of %d tokens", max);
+    s->ids = ids, s->max_ids = max;
+    return 0;
+}
+
 static int run_chunk(struct session *s, const int32_t *ids, int n, int n_out, struct err *err) {
     if (s->o.stop && *s->o.stop) return fail(err, "interrupted");
-    if (kv_reserve(s->kv, s->pos + n, err)) return -1;
+    if (session_grow(s, n, err) || kv_reserve(s->kv, s->pos + n, err)) return -1;
+    memcpy(s->ids + s->pos, ids, (size_t)n * sizeof *ids);
     forward_run(s->f, s->kv, s->attn, ids, s->pos, n, n_out);
     s->pos += n;
     return 0;
@@ -102,7 +98,8 @@ int session_eval_rows(struct session *s, const int32_t *ids, int n, struct err *
 
 int session_fill(struct session *s, int n, session_fill_fn fill, void *ctx, struct err *err) {
     const struct model_config *c = &s->m->c;
-    if (check_room(s, n, err) || kv_reserve(s->kv, s->pos + n, err)) return -1;
+    if (check_room(s, n, err) || session_grow(s, n, err) || kv_reserve(s->kv, s->pos + n, err)) return -1;
+    for (int i = 0; i < n; i++) s->ids[s->pos + i] = -1;
     const size_t batch = (size_t)s->o.batch, heads = (size_t)c->n_kv_heads;
     float *k = malloc(batch * heads * (size_t)(c->k_dim + c->v_dim) * sizeof *k);
     if (!k) return fail(err, "no memory for a chunk of keys and values");

@@ -214,6 +214,16 @@ static void test_list(void **state) {
     }
 }
 
+struct figures { double tokens, lists, recall, far, least; int n; };
+
+static void note(void *ctx, const char *name, double value) {
+    struct figures *f = ctx;
+    double *const at[] = { &f->tokens, &f->lists, &f->recall, &f->far, &f->least };
+    static const char *const names[] = { "sparse_tokens", "lists", "recall", "recall_far", "recall_min" };
+    for (int i = 0; i < 5; i++)
+        if (!strcmp(name, names[i])) *at[i] = value, f->n++;
+}
+
 /* A list of position p is gone when a prompt goes through position p again: its last layer may run for one token only. */
 static void test_stale(void **state) {
     (void)state;
@@ -231,6 +241,9 @@ static void test_stale(void **state) {
     attn_phase(delta, ATTN_PREFILL);
     step(delta, 799, out);
     assert_int_equal(keys_of(delta), LAYERS * HEADS * 800);
+    struct figures f = { .tokens = 1 };
+    attn_report(delta, note, &f);
+    assert_true(f.tokens == 0);
     attn_phase(delta, ATTN_DECODE);
     step(delta, 799, out);
     assert_int_equal(keys_of(delta), HEADS * (LAYERS * 800 + 4 * 800 + 4 * 12 * 16));
@@ -416,16 +429,6 @@ static void test_threads(void **state) {
         attn_close(a);
     }
     omp_set_num_threads(1);
-}
-
-struct figures { double tokens, lists, recall, far, least; int n; };
-
-static void note(void *ctx, const char *name, double value) {
-    struct figures *f = ctx;
-    double *const at[] = { &f->tokens, &f->lists, &f->recall, &f->far, &f->least };
-    static const char *const names[] = { "sparse_tokens", "lists", "recall", "recall_far", "recall_min" };
-    for (int i = 0; i < 5; i++)
-        if (!strcmp(name, names[i])) *at[i] = value, f->n++;
 }
 
 /* The gauge: what the list of layer 2 holds of the probabilities of layer 5, averaged over heads and steps. */

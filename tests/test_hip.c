@@ -259,10 +259,10 @@ static void expect_same(const struct problem *p, const char *a, const char *b, i
 static void test_everything_selected_is_full(void **state) {
     (void)state;
     static const char *const enough[] = {
-        "hip,dense=0,until=0,k=512", "hip,dense=0,until=0,k=16,window=400", "hip,dense=0,until=0,k=640,bk=16,owner=q",
-        "hip,dense=0,until=0,k=399,bk=3,owner=layer,sink=0,window=64", "hip,dense=0,until=400", "hip,dense=2,until=0,k=2",
+        "hip,dense=0,until=0,k=512,bk=2", "hip,dense=0,until=0,k=16,bk=2,window=400", "hip,dense=0,until=0,k=640,bk=16,owner=q",
+        "hip,dense=0,until=0,k=399,bk=3,owner=layer,sink=0,window=64", "hip,dense=0,until=400", "hip,dense=2,until=0,k=2,bk=2",
         "hip,dense=0,until=0,stages=3,window=64,sink=0,bq=32,chunk=32:16:8,keep=512:512:512",
-        "hip,dense=0,until=0,phase=decode,k=512,refresh=3",
+        "hip,dense=0,until=0,k=512,bk=2,refresh=3",
     };
     static const struct { int heads, kv_heads, k_dim, v_dim; enum dtype k, v; } shape[] = {
         { 4, 2, 32, 32, DT_F32, DT_F32 }, { 3, 3, 24, 40, DT_F16, DT_BF16 }, { 8, 1, 64, 32, DT_Q8_0, DT_Q4_0 },
@@ -285,7 +285,7 @@ static void test_sparse_is_not_full(void **state) {
     for (int t = 0; t < 5; t++) {
         struct problem p = problem_new(500, 4, 2, 32, 32, types[t], types[4 - t]);
         float *full = problem_run(&p, "full", kernels_pick(NULL), 100);
-        float *some = problem_run(&p, "hip,dense=0,until=0,k=32,window=64,delta=0", kernels_pick(NULL), 100);
+        float *some = problem_run(&p, "hip,dense=0,until=0,k=32,bk=2,window=64,delta=0", kernels_pick(NULL), 100);
         for (int i = 0; i < 500; i++)
             if (i < 100 || i >= 128) assert_int_equal(!memcmp(full + i * 128, some + i * 128, 128 * sizeof *full), i < 100);
         free(full);
@@ -298,7 +298,7 @@ static void test_sparse_is_not_full(void **state) {
 static void test_same_bits(void **state) {
     (void)state;
     static const char *const modes[] = {
-        "hip,dense=0,until=0,k=32,window=64", "hip,dense=0,until=0,k=64,bk=16,window=64,owner=q,delta=16",
+        "hip,dense=0,until=0,k=32,bk=2,window=64", "hip,dense=0,until=0,k=64,bk=16,window=64,owner=q,delta=16",
         "hip,dense=0,until=0,k=30,bk=3,window=64,owner=layer,delta=48",
         "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:64,delta=64",
     };
@@ -330,7 +330,7 @@ static void test_same_bits(void **state) {
 static void test_causal(void **state) {
     (void)state;
     static const char *const modes[] = {
-        "hip,dense=0,until=0,k=32,window=64", "hip,dense=0,until=0,k=32,bk=16,window=64,delta=32",
+        "hip,dense=0,until=0,k=32,bk=2,window=64", "hip,dense=0,until=0,k=32,bk=16,window=64,delta=32",
         "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:32",
     };
     static const int cuts[] = { 70, 128, 255, 300, 449 };
@@ -369,7 +369,7 @@ static void test_strange_keys(void **state) {
 static void test_rewind(void **state) {
     (void)state;
     static const char *const modes[] = {
-        "hip,dense=0,until=0,k=32,window=64,refresh=50", "hip,dense=0,until=0,k=32,window=64,delta=64",
+        "hip,dense=0,until=0,k=32,bk=2,window=64,refresh=50", "hip,dense=0,until=0,k=32,bk=2,window=64,delta=64",
         "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:32,every=32:8:4",
     };
     static const int back[] = { 330, 320, 310, 256, 200, 100, 0 };
@@ -398,6 +398,57 @@ static void test_rewind(void **state) {
         }
     problem_free(&p);
     problem_free(&other);
+}
+
+static struct pair phases_open(const struct problem *p, const char *prefill, const char *decode) {
+    struct pair s;
+    struct err err;
+    const struct attn_shape *a = &p->shape;
+    const struct kv_shape kv = { .n_layers = a->n_layers, .n_kv_heads = a->n_kv_heads, .k_dim = a->k_dim, .v_dim = a->v_dim,
+                                 .type_k = p->type_k, .type_v = p->type_v };
+    assert_int_equal(attn_open_phases(&s.attn, prefill, decode, a, kernels_pick(NULL), &err), 0);
+    assert_int_equal(kv_open(&s.kv, &kv, &err), 0);
+    return s;
+}
+
+/* Exact prefill, sparse decoding: the same when an answer is begun anew after another prompt of the very length that the
+ * mask was waiting for. */
+static void test_phases(void **state) {
+    (void)state;
+    const char *mode = "hip,dense=0,until=0,k=32,bk=2,window=64,refresh=50";
+    struct problem p = problem_new(400, 4, 2, 16, 16, DT_F16, DT_F16);
+    float *full = problem_run(&p, "full", kernels_pick(NULL), 400);
+    float *got = malloc(400 * 64 * sizeof *got), *want = malloc(400 * 64 * sizeof *want);
+    struct pair s = phases_open(&p, "full", mode), fresh = phases_open(&p, "full", mode);
+    pair_feed(s, &p, 0, 300, got);
+    for (int t = 300; t < 311; t++) pair_feed(s, &p, t, 1, got);
+    kv_truncate(s.kv, 250);
+    pair_feed(s, &p, 250, 61, got);
+    pair_feed(fresh, &p, 0, 311, want);
+    for (int t = 311; t < 400; t++) pair_feed(s, &p, t, 1, got), pair_feed(fresh, &p, t, 1, want);
+    assert_memory_equal(got, want, 400 * 64 * sizeof *got);
+    assert_memory_equal(got, full, 311 * 64 * sizeof *got);
+    assert_true(memcmp(got + 311 * 64, full + 311 * 64, 64 * sizeof *got));
+    pair_close(s);
+    pair_close(fresh);
+
+    /* And the other way round: the last token of a prompt may come alone, and is still not an answer. */
+    s = phases_open(&p, mode, "full"), fresh = phases_open(&p, mode, mode);
+    attn_phase(s.attn, ATTN_PREFILL);
+    pair_feed(s, &p, 0, 320, got);
+    pair_feed(s, &p, 320, 1, got);
+    pair_feed(fresh, &p, 0, 320, want);
+    pair_feed(fresh, &p, 320, 1, want);
+    assert_memory_equal(got, want, 321 * 64 * sizeof *got);    /* a block of one query is searched as in decoding */
+    attn_phase(s.attn, ATTN_DECODE);
+    pair_feed(s, &p, 321, 1, got);
+    assert_memory_equal(got + 321 * 64, full + 321 * 64, 64 * sizeof *got);
+    pair_close(s);
+    pair_close(fresh);
+    free(full);
+    free(got);
+    free(want);
+    problem_free(&p);
 }
 
 /* ---- Cost ---- */
@@ -447,7 +498,7 @@ static void test_cost_of_decode(void **state) {
     struct problem p = problem_new(N, 4, 2, 8, 4, DT_F16, DT_F16);
     float *out = malloc((size_t)N * 16 * sizeof *out);
     uint64_t keys[2], rows[2], first = 0;
-    struct pair s = pair_open(&p, "hip,dense=0,until=0,k=128,window=64,phase=decode", kernels_pick(NULL), 4096);
+    struct pair s = pair_open(&p, "hip,dense=0,until=0,k=128,bk=2,window=64", kernels_pick(NULL), 4096);
     for (int i = 0, pos = 0; i < 3; i++) {
         for (int n; pos < at[i]; pos += n) {               /* the cache alone: decoding does not look at what was before */
             n = at[i] - pos < 4096 ? at[i] - pos : 4096;
@@ -480,29 +531,29 @@ static void test_delta(void **state) {
     enum { N = 500, WIDTH = 4 * 16, G = 32 };
     struct problem p = problem_new(N, 4, 2, 16, 16, DT_F16, DT_F16);
     const struct kernels *k = kernels_pick(NULL);
-    float *full = problem_run(&p, "full", k, N), *sparse = problem_run(&p, "hip,dense=0,until=0,k=32,window=64", k, N);
-    float *got = problem_run(&p, "hip,dense=0,until=0,k=32,window=64,delta=32", k, N);
+    float *full = problem_run(&p, "full", k, N), *sparse = problem_run(&p, "hip,dense=0,until=0,k=32,bk=2,window=64", k, N);
+    float *got = problem_run(&p, "hip,dense=0,until=0,k=32,bk=2,window=64,delta=32", k, N);
     for (int t = 0; t < N; t++)
         for (int i = 0; i < WIDTH; i++) {
             const int a = t / G * G, x = t * WIDTH + i, y = a * WIDTH + i;
             const float want = t == a ? full[x] : sparse[x] + (full[y] - sparse[y]);
             if (got[x] != want) fail_msg("token %d: %g, wanted %g", t, got[x], want);
         }
-    float *all = problem_run(&p, "hip,dense=0,until=0,k=32,window=64,delta=1", k, 100);
+    float *all = problem_run(&p, "hip,dense=0,until=0,k=32,bk=2,window=64,delta=1", k, 100);
     assert_memory_equal(all, full, N * WIDTH * sizeof *all);
     free(all);
-    all = problem_run(&p, "hip,dense=0,until=0,k=512,delta=32", k, 64);    /* nothing to correct */
+    all = problem_run(&p, "hip,dense=0,until=0,k=512,bk=2,delta=32", k, 64);    /* nothing to correct */
     assert_memory_equal(all, full, N * WIDTH * sizeof *all);
     free(all);
-    float *decoded = problem_run(&p, "hip,dense=0,until=0,k=32,window=64,delta=32", k, 1);
-    float *plain = problem_run(&p, "hip,dense=0,until=0,k=32,window=64", k, 1);
+    float *decoded = problem_run(&p, "hip,dense=0,until=0,k=32,bk=2,window=64,delta=32", k, 1);
+    float *plain = problem_run(&p, "hip,dense=0,until=0,k=32,bk=2,window=64", k, 1);
     assert_memory_equal(decoded, plain, N * WIDTH * sizeof *plain);        /* decoding is left alone */
     free(decoded);
     free(plain);
 
     uint64_t keys[2], rows[2];
     for (int i = 0; i < 2; i++) {
-        struct pair s = pair_open(&p, i ? "hip,dense=0,until=0,k=32,window=64,delta=32" : "hip,dense=0,until=0,k=32,window=64", k, N);
+        struct pair s = pair_open(&p, i ? "hip,dense=0,until=0,k=32,bk=2,window=64,delta=32" : "hip,dense=0,until=0,k=32,bk=2,window=64", k, N);
         pair_feed(s, &p, 0, N, got);
         attn_counters(s.attn, &keys[i], &rows[i]);
         pair_close(s);
@@ -522,13 +573,13 @@ static void test_delta(void **state) {
 static void test_refused(void **state) {
     (void)state;
     static const char *const wrong[][3] = {
-        { "hip,k=100,bk=16", "k=100", "bk=16" }, { "hip,window=32", "window=32", "bq=64" }, { "hip,sk=4", "sk=4", "bk=2" },
+        { "hip,k=100,bk=16", "k=100", "bk=16" }, { "hip,window=32", "window=32", "bq=64" }, { "hip,sk=40", "sk=40", "bk=16" },
         { "hip,bq=8,sq=9", "sq=9", "bq=8" }, { "hip,stages=2", "stages=2", "3" }, { "hip,rep=middle", "middle", "centre" },
         { "hip,owner=all", "all", "layer" }, { "hip,stages=3,k=1024", "k=1024", "stages=3" }, { "hip,keep=1:1:1", "keep=1:1:1", "stages=1" },
         { "hip,stages=3,chunk=256:32", "256:32", "three" }, { "hip,stages=3,window=512,chunk=96:32:8", "96", "powers" },
         { "hip,stages=3", "window=256", "256" }, { "hip,stages=3,window=512,chunk=32:64:8", "32", "64" },
         { "hip,stages=3,window=512,keep=8192:16384:2048", "8192", "16384" }, { "hip,stages=3,window=512,keep=100:64:8", "100", "256" },
-        { "hip,stages=3,window=512,every=300:8:4", "300", "256" }, { "hip,phase=decode,delta=64", "delta=64", "phase=decode" },
+        { "hip,stages=3,window=512,every=300:8:4", "300", "256" }, { "hip,delta=-1", "delta=-1", "0" },
         { "hip,until=soon", "soon", "whole" }, { "hip,k=0", "k=0", "1" }, { "hip,top=3", "top", "window" },
     };
     struct err err;
@@ -549,7 +600,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_what_the_method_says), cmocka_unit_test(test_everything_selected_is_full),
         cmocka_unit_test(test_sparse_is_not_full), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_causal),
-        cmocka_unit_test(test_strange_keys), cmocka_unit_test(test_rewind), cmocka_unit_test(test_cost_of_prefill),
+        cmocka_unit_test(test_strange_keys), cmocka_unit_test(test_rewind), cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_cost_of_prefill),
         cmocka_unit_test(test_cost_of_decode), cmocka_unit_test(test_delta), cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -277,6 +277,44 @@ static void same_bits(void **state) {
     omp_set_num_threads(threads);
 }
 
+/* The largest sums a format can make: every byte alike, every activation at an end of its grid. */
+static void largest_sums(void **state) {
+    (void)state;
+    struct acts *a = open_acts();
+    static float y[TOKENS][ROWS];
+    const uint8_t bytes[] = { 0xff, 0x00, 0x80, 0x7f };
+    EACH_TYPE(t) for (int b = 0; b < 4 && quantised(t); b++) {
+        struct problem p;
+        int cols = 512, d, m, size = dtype_info(t)->bytes;
+        setup(&p, t, cols, 1);
+        scales_at(t, &d, &m);
+        memset(p.file, bytes[b], ROWS * dtype_row_bytes(t, (size_t)cols));
+        for (uint8_t *at = p.file; at < p.file + ROWS * dtype_row_bytes(t, (size_t)cols); at += size) {
+            uint16_t one = f32_to_f16(1);
+            memcpy(at + d, &one, 2);
+            if (m >= 0) memcpy(at + m, &one, 2);
+        }
+        dequant_row(t, p.file, p.dequantised, (size_t)cols);
+        for (int i = 0; i < TOKENS * cols; i++) p.x[i] = i / cols % 2 ? 127 : -127;
+        EACH_SET(k) {
+            multiply(k, &p, a, ROWS, 0, TOKENS, y[0], ROWS);
+            for (int i = 0; i < TOKENS; i++) {
+                double want = 0, top = 0;
+                for (int c = 0; c < cols; c++) {
+                    want += (double)p.dequantised[c] * p.x[i * cols + c];
+                    top = fmax(top, fabs(p.dequantised[c]));
+                }
+                for (int r = 0; r < ROWS; r++)
+                    if (!(fabs(y[i][r] - want) <= (2 * cols / 16 + 4) * FLT_EPSILON / 2 * 3 * top * 127 * cols))
+                        fail_msg("%s %s of %02x: y[%d][%d] = %g, wanted %g", k->name, dtype_name(t),
+                                 bytes[b], i, r, y[i][r], want);
+            }
+        }
+        teardown(&p);
+    }
+    acts_close(a);
+}
+
 /* AMX changes the speed, not one bit of the result. */
 static void amx_is_avx512(void **state) {
     (void)state;
@@ -404,7 +442,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_products), cmocka_unit_test(rounded_products),
         cmocka_unit_test(encoded_activations), cmocka_unit_test(same_bits),
-        cmocka_unit_test(amx_is_avx512),
+        cmocka_unit_test(amx_is_avx512), cmocka_unit_test(largest_sums),
         cmocka_unit_test(rows_read_back), cmocka_unit_test(broken_activations),
         cmocka_unit_test(any_bytes), cmocka_unit_test(extreme_activations),
     };

@@ -104,6 +104,8 @@ static void test_shapes(void **state) {
     exact("yarn", t);
     t = base, t.biases = true;
     exact("biases", t);
+    t = base, t.arch = "qwen2", t.biases = true, t.head_dim = 48, t.n_rot = 40;
+    exact("qwen2", t);
 }
 
 /* The reference has the same weights, so only 8-bit activations and rounding differ. */

@@ -177,8 +177,14 @@ static void test_grid(void **state) {
     add(&s, sample(1024, 0, 2, 0.5));
     add(&s, sample(1024, 0, 3, 0));
     add(&s, sample(1024, 100, 1, 0));
+    for (int i = 0; i < 4; i++) {                           /* three sets of parameters, one of them for two cache types */
+        struct row r = sample(1024, 0, 1, 0);
+        static const char *const params[] = { "k=1", "k=2", "k=3", "k=2" };
+        r.attn = "hip", r.attn_params = params[i], r.type_k = r.type_v = i == 3 ? "Q8_0" : "F16";
+        add(&s, r);
+    }
     assert_int_equal(grids_make(&g, &s, &err), 0);
-    assert_int_equal(g.n, 2);
+    assert_int_equal(g.n, 6);
     const struct grid *a = &g.grid[0];
     assert_true(a->n_lengths == 2 && a->length[0] == 1024 && a->length[1] == 4096);
     assert_true(a->n_depths == 2 && a->depth[0] == 0 && a->depth[1] == 100);
@@ -192,10 +198,17 @@ static void test_grid(void **state) {
     fclose(f);
     assert_non_null(strstr(text, "| m | story-d4-n32 | full | F16 | 1k | 4 | 0.375 | 4768.37 | 12 | 100.0 | - |\n"));
     assert_non_null(strstr(text, "| m | story-d4-n32 | full | Q8_0/F16 | 2k | 1 | 0.500 |"));
+    assert_non_null(strstr(text, "| hip | F16 | 1k | 1 | 0.000 |"));
+    assert_non_null(strstr(text, "| hip-2 | F16 |"));
+    assert_non_null(strstr(text, "| hip-3 | F16 |"));
+    assert_non_null(strstr(text, "| hip-2 | Q8_0 |"));
+    const char *legend = strstr(text, "\nhip: k=1\n\nhip-2: k=2\n\nhip-3: k=3\n");
+    assert_true(legend && !strstr(legend + 1, "k=2\n\nhip-2"));
     free(text);
     const char *path = temp_path("grid.png");
     assert_int_equal(grids_draw(&g, path, &err), 0);
     assert_true(size_of(path) > 0 && size_of(temp_path("grid.full-F16.png")) > 0 && size_of(temp_path("grid.full-Q8_0-F16.png")) > 0);
+    assert_true(size_of(temp_path("grid.hip-3-F16.png")) > 0 && size_of(temp_path("grid.hip-2-Q8_0.png")) > 0);
     assert_int_equal(grids_draw(&g, "/nowhere/at/all.png", &err), -1);
     assert_non_null(strstr(err.msg, "/nowhere/at/all.png"));
     grids_free(&g);

@@ -78,6 +78,34 @@ static void test_reuse(void **state) {
     haystack_close(h);
 }
 
+/* A cache of rings that went round cannot go back: the prompt is evaluated afresh, and the answer is that of a fresh one. */
+static void test_rings(void **state) {
+    (void)state;
+    static const double depths[] = { 100, 0, 50, 100 };
+    struct session_options so = engine_session_options(&e, 512);
+    so.attn = "stream,sink=4,recent=60", so.batch = 32;
+    struct haystack *h;
+    struct timeline *kept = NULL, *fresh;
+    assert_int_equal(haystack_open(&h, e.tok, NULL, 0, 1, &err), 0);
+    if (timeline_open(&kept, &e, &so, &err)) fail_msg("%s", err.msg);
+    for (int i = 0; i < 4; i++) {
+        struct prompt p = planted(h, depths[i]);
+        struct timeline_cost cost, whole;
+        if (timeline_open(&fresh, &e, &so, &err) || timeline_prompt(kept, p.ids, p.n, true, &cost, &err) ||
+            timeline_prompt(fresh, p.ids, p.n, true, &whole, &err))
+            fail_msg("%s", err.msg);
+        if (i < 3) assert_in_range(cost.tokens, 479, 480);  /* BOS is all they share, and a first token that stays */
+        else assert_int_equal(cost.tokens, 480);            /* half the prompt is shared, and gone */
+        assert_int_equal(session_pos(timeline_session(kept)), 480);
+        assert_memory_equal(session_logits(timeline_session(kept)), session_logits(timeline_session(fresh)),
+                            (size_t)e.model->c.n_vocab * sizeof(float));
+        timeline_close(fresh);
+        free(p.ids);
+    }
+    timeline_close(kept);
+    haystack_close(h);
+}
+
 static void test_limits(void **state) {
     (void)state;
     struct timeline *l = opened(40);
@@ -98,6 +126,6 @@ static void test_limits(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_reuse), cmocka_unit_test(test_limits) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_reuse), cmocka_unit_test(test_rings), cmocka_unit_test(test_limits) };
     return cmocka_run_group_tests(tests, engine_up, engine_down);
 }

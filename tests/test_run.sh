@@ -62,6 +62,25 @@ check "--dry-run" 0 "$run" $model -p hi --dry-run
 [ ! -s "$work/out" ] && grep -q '^memory: weights' "$work/err"; report $? "--dry-run says what memory is needed"
 check "GPU flags are tolerated" 0 "$run" $model -p hi -n 1 -ngl 99 -fa on
 
+for mode in full stream,recent=64 s2,approx=1,block=16,local=4 delta; do
+    long=$(yes "The little fox went to the old mill and lost a red key." | head -n 30 | tr '\n' ' ')
+    rm -f "$work/pc"
+    check "prompt cache, written ($mode)" 0 "$run" $model -p "$long" -n 12 --temp 0 --attn $mode --prompt-cache "$work/pc"
+    cp "$work/out" "$work/first"
+    check "prompt cache, read ($mode)" 0 "$run" $model -p "$long" -n 12 --temp 0 --attn $mode --prompt-cache "$work/pc" -q --stats json
+    cmp -s "$work/first" "$work/out" && grep -q '"prompt_n":0,' "$work/err"; report $? "nothing is read twice, the same text ($mode)"
+    check "a longer prompt ($mode)" 0 "$run" $model -p "$long Then" -n 12 --temp 0 --attn $mode -q --stats none
+    cp "$work/out" "$work/first"
+    check "its beginning is reused ($mode)" 0 "$run" $model -p "$long Then" -n 12 --temp 0 --attn $mode --prompt-cache "$work/pc" --prompt-cache-ro -q --stats json
+    cmp -s "$work/first" "$work/out" && grep -q '"prompt_n":[1-9],' "$work/err"; report $? "only the rest is evaluated ($mode)"
+done
+refuse "prompt cache of another mode" 1 "made by llama needle-proto, attention delta" "$run" $model -p "hi" -n 2 --prompt-cache "$work/pc" --prompt-cache-ro
+head -c 3000 "$work/pc" >"$work/cutpc"
+refuse "truncated prompt cache" 1 "ends early" "$run" $model -p "The little fox" -n 2 --attn delta --prompt-cache "$work/cutpc" --prompt-cache-ro
+check "phases apart" 0 "$run" $model -p "Once upon a time" -n 5 --attn-decode stream,recent=8
+grep -q 'attention full+stream,prefill full, decode stream' "$work/err"; report $? "both modes are said"
+refuse "unknown mode of a phase" 2 "no attention mode 'nope'" "$run" $model -p hi --attn-prefill nope
+
 refuse "unknown flag" 2 "unknown flag '--frob'" "$run" $model --frob
 refuse "no model" 2 "no MODEL given" "$run" -p hi
 refuse "bad number" 2 "wanted an integer" "$run" $model -n many

@@ -59,7 +59,7 @@ quiet() {
     left=$wait
     while [ "$left" -gt 0 ]; do
         a=$(cpu); sleep 1; left=$((left - 1))
-        echo "$a $(cpu)" | awk '{ exit !(($4 - $2) / ($3 - $1) >= 0.85) }' && return
+        if echo "$a $(cpu)" | awk '{ exit !(($4 - $2) / ($3 - $1) >= 0.85) }'; then break; fi
     done
 }
 # timed COMMAND...: its output goes to $work/out; $others becomes the share of the CPU that other processes took

@@ -65,7 +65,8 @@ static int check_lists(struct needle *o, struct err *err) {
 static int check_test(struct needle *o, struct err *err) {
     if (o->style_text && !style_find(o->style_text, &o->style))
         return fail(err, "--style: got '%s', wanted %s", o->style_text, style_list());
-    if (!o->custom != !o->question || !o->custom != !o->answers.n) return fail(err, "--needle, --question and --answer go together");
+    if (!o->custom != !o->question || !o->custom != !o->answers.n)
+        return fail(err, "--needle, --question and --answer go together");
     if (o->custom && o->style_text) return fail(err, "--style and --needle: give one of them");
     if (o->custom && o->n_distractors > 0) return fail(err, "--distractors: none are known for a --needle of your own");
     if (o->n_distractors == STYLE_DECIDES) o->n_distractors = o->custom ? 0 : N_DISTRACTORS;
@@ -146,7 +147,8 @@ static void hash(uint32_t *h, const char *p, size_t n) {                   /* FN
 
 /* The test in a word, so that rows of different tests never pass for each other. */
 static void name_test(struct needle *o) {
-    int n = snprintf(o->version, sizeof o->version, "%s-d%d-n%d", o->custom ? "custom" : style_name(o->style), o->n_distractors, o->n_predict);
+    const char *kind = o->custom ? "custom" : style_name(o->style);
+    const int n = snprintf(o->version, sizeof o->version, "%s-d%d-n%d", kind, o->n_distractors, o->n_predict);
     if (!o->custom && !o->haystack) return;
     uint32_t h = 2166136261u;
     if (o->haystack) hash(&h, o->hay_text, o->n_hay_text);

@@ -6,18 +6,19 @@
 #include "kernels/dtype.h"
 
 static const struct gguf *file;
+static char arch[32];
 
 static int key_int(const char *key, int fallback) {
     char name[96];
     int64_t v = fallback;
-    snprintf(name, sizeof name, "llama.%s", key);
+    snprintf(name, sizeof name, "%s.%s", arch, key);
     gguf_get_int(file, name, 0, 1 << 30, &v, NULL);
     return (int)v;
 }
 
 static double key_float(const char *key, double fallback) {
     char name[96];
-    snprintf(name, sizeof name, "llama.%s", key);
+    snprintf(name, sizeof name, "%s.%s", arch, key);
     gguf_get_float(file, name, &fallback, NULL);
     return fallback;
 }
@@ -69,8 +70,10 @@ static double *normed(double *w, const double *x, int n, int d, double eps) {
 static void rotate(double *x, int n, int heads, int hd, int n_rot) {
     const double base = key_float("rope.freq_base", 10000), factor = key_float("rope.scaling.factor", 1);
     const double orig = key_int("rope.scaling.original_context_length", 4096);
-    char scaling[16] = "none";
-    gguf_get_string(file, "llama.rope.scaling.type", scaling, sizeof scaling, NULL);
+    char scaling[16] = "none", name[96];
+    const bool split = !strcmp(arch, "qwen2");          /* pairs (p, p + n/2) instead of (2p, 2p + 1) */
+    snprintf(name, sizeof name, "%s.rope.scaling.type", arch);
+    gguf_get_string(file, name, scaling, sizeof scaling, NULL);
     const bool yarn = !strcmp(scaling, "yarn");
     double *factors = load(-1, "rope_freqs.weight");
     for (int t = 0; t < n; t++)
@@ -87,9 +90,9 @@ static void rotate(double *x, int n, int heads, int hd, int n_rot) {
             }
             const double c = cos(t * theta) * size, s = sin(t * theta) * size;
             for (int h = 0; h < heads; h++) {
-                double *a = x + ((size_t)t * heads + h) * hd + 2 * p, u = a[0], v = a[1];
-                a[0] = u * c - v * s;
-                a[1] = u * s + v * c;
+                double *a = x + ((size_t)t * heads + h) * hd + (split ? p : 2 * p), *b = a + (split ? n_rot / 2 : 1), u = *a, v = *b;
+                *a = u * c - v * s;
+                *b = u * s + v * c;
             }
         }
     free(factors);
@@ -118,6 +121,7 @@ static double *attend(const double *q, const double *k, const double *v, int n, 
 
 double *reference_logits(const struct gguf *g, const int32_t *ids, int n, int *n_vocab) {
     file = g;
+    gguf_get_string(g, "general.architecture", arch, sizeof arch, NULL);
     const int L = key_int("block_count", 0), d = key_int("embedding_length", 0), ff = key_int("feed_forward_length", 0);
     const int H = key_int("attention.head_count", 0), G = key_int("attention.head_count_kv", H);
     const int kd = key_int("attention.key_length", d / H), vd = key_int("attention.value_length", d / H);

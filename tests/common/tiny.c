@@ -53,6 +53,12 @@ static void write_data(struct out *o, struct err *err) {
     }
 }
 
+static const char *key_of(const char *arch, const char *key) {
+    static char buf[96];
+    snprintf(buf, sizeof buf, "%s.%s", arch, key);
+    return buf;
+}
+
 void tiny_write(const char *path, const struct tiny *t) {
     struct err err;
     struct out *o = calloc(1, sizeof *o);
@@ -60,22 +66,23 @@ void tiny_write(const char *path, const struct tiny *t) {
     const int hd = t->head_dim ? t->head_dim : t->n_embd / t->n_heads, vd = t->v_dim ? t->v_dim : hd;
     const int q = t->n_heads * hd, k = t->n_kv_heads * hd, v = t->n_kv_heads * vd, a = t->n_heads * vd, d = t->n_embd;
     if (gguf_write_open(&o->w, path, &err)) die(path, err.msg);
-    gguf_put_string(o->w, "general.architecture", "llama");
+    const char *arch = t->arch ? t->arch : "llama";
+    gguf_put_string(o->w, "general.architecture", arch);
     gguf_put_string(o->w, "general.name", "tiny");
     const struct { const char *key; int value; } ints[] = {
-        { "llama.block_count", t->n_layers }, { "llama.embedding_length", d }, { "llama.feed_forward_length", t->n_ff },
-        { "llama.attention.head_count", t->n_heads }, { "llama.attention.head_count_kv", t->n_kv_heads },
-        { "llama.context_length", 4096 } };
-    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) gguf_put_int(o->w, ints[i].key, GGUF_U32, ints[i].value);
-    if (t->head_dim) gguf_put_int(o->w, "llama.attention.key_length", GGUF_U32, hd);
-    if (t->head_dim) gguf_put_int(o->w, "llama.attention.value_length", GGUF_U32, vd);
-    if (t->n_rot) gguf_put_int(o->w, "llama.rope.dimension_count", GGUF_U32, t->n_rot);
-    gguf_put_float(o->w, "llama.attention.layer_norm_rms_epsilon", 1e-5);
-    gguf_put_float(o->w, "llama.rope.freq_base", 10000);
+        { "block_count", t->n_layers }, { "embedding_length", d }, { "feed_forward_length", t->n_ff },
+        { "attention.head_count", t->n_heads }, { "attention.head_count_kv", t->n_kv_heads },
+        { "context_length", 4096 } };
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) gguf_put_int(o->w, key_of(arch, ints[i].key), GGUF_U32, ints[i].value);
+    if (t->head_dim) gguf_put_int(o->w, key_of(arch, "attention.key_length"), GGUF_U32, hd);
+    if (t->head_dim) gguf_put_int(o->w, key_of(arch, "attention.value_length"), GGUF_U32, vd);
+    if (t->n_rot) gguf_put_int(o->w, key_of(arch, "rope.dimension_count"), GGUF_U32, t->n_rot);
+    gguf_put_float(o->w, key_of(arch, "attention.layer_norm_rms_epsilon"), 1e-5);
+    gguf_put_float(o->w, key_of(arch, "rope.freq_base"), 10000);
     if (t->scaling) {
-        gguf_put_string(o->w, "llama.rope.scaling.type", t->scaling);
-        gguf_put_float(o->w, "llama.rope.scaling.factor", (double)t->factor);
-        gguf_put_int(o->w, "llama.rope.scaling.original_context_length", GGUF_U32, 1024);
+        gguf_put_string(o->w, key_of(arch, "rope.scaling.type"), t->scaling);
+        gguf_put_float(o->w, key_of(arch, "rope.scaling.factor"), (double)t->factor);
+        gguf_put_int(o->w, key_of(arch, "rope.scaling.original_context_length"), GGUF_U32, 1024);
     }
     declare(o, -1, "token_embd.weight", t->type, 2, (uint64_t)d, (uint64_t)t->n_vocab, 0, t->tied ? 1.5 / sqrt(d) : 1);
     declare(o, -1, "output_norm.weight", DT_F32, 1, (uint64_t)d, 1, 1, 0.1);

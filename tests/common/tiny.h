@@ -6,6 +6,7 @@
 #include "kernels/dtype.h"
 
 struct tiny {
+    const char *arch;                  /* NULL: llama */
     enum dtype type;                   /* of the matrices; norms are F32 */
     int n_layers, n_embd, n_ff, n_heads, n_kv_heads, n_vocab;
     int head_dim;                      /* 0: n_embd / n_heads, and no key_length in the file */

@@ -5,7 +5,7 @@
 #include <string.h>
 #include "tools/common/png_canvas.h"
 
-enum { MARGIN = 24, CELL_W = 52, LEFT = 58, FOOT = 58, LINE = 20, BAR_W = 18, BAR_ROOM = 84, GAP = 36, PER_ROW = 4, LINES = 12 };
+enum { MARGIN = 24, CELL_W = 52, LEFT = 58, FOOT = 58, LINE = 20, BAR_W = 18, BAR_ROOM = 84, GAP = 36, PER_ROW = 4, LINES = 16 };
 static const double TITLE = 12, LABEL = 9;
 static const struct colour BLACK = { 20, 20, 20 }, GREY = { 85, 85, 85 }, EMPTY = { 226, 226, 226 }, WHITE = { 255, 255, 255 };
 

@@ -51,7 +51,8 @@ static void fill_column(struct grid *g, int l, const struct rows *rows) {
         mean_add(&score, r->score), mean_add(&kv, r->kv_bytes), mean_add(&keys, r->keys_read);
         mean_add(&prefill, r->prefill_tps), mean_add(&decode, r->decode_tps);
     }
-    g->column[l] = (struct grid_column){ score.n, mean_of(&score), mean_of(&kv), mean_of(&keys), mean_of(&prefill), mean_of(&decode) };
+    g->column[l] = (struct grid_column){ score.n, mean_of(&score), mean_of(&kv), mean_of(&keys), mean_of(&prefill),
+                                         mean_of(&decode) };
 }
 
 static int fill(struct grid *g, const struct rows *rows, struct err *err) {
@@ -69,9 +70,9 @@ static int fill(struct grid *g, const struct rows *rows, struct err *err) {
     if (!mean || !g->score || !g->column) { free(mean); return fail(err, "no memory for a grid"); }
     for (int i = 0; i < rows->n; i++) {
         const struct row *r = &rows->row[i];
-        if (same_grid(r, g->first))
-            mean_add(&mean[(size_t)depth_index(g, r->depth_percent) * (size_t)g->n_lengths + (size_t)length_index(g, r->context_length)],
-                     r->score);
+        if (!same_grid(r, g->first)) continue;
+        const size_t depth = (size_t)depth_index(g, r->depth_percent), length = (size_t)length_index(g, r->context_length);
+        mean_add(&mean[depth * (size_t)g->n_lengths + length], r->score);
     }
     for (size_t i = 0; i < cells; i++) g->score[i] = mean[i].n ? mean_of(&mean[i]) : NAN;
     free(mean);
@@ -115,20 +116,38 @@ static const char *cache_label(const struct row *r, char buf[64]) {
     return buf;
 }
 
-static const char *mode_label(const struct row *r, char buf[512]) {
-    snprintf(buf, 512, "%s%s%s", r->attn, *r->attn_params ? "," : "", r->attn_params);
+static bool same_mode(const struct row *a, const struct row *b) {
+    return !strcmp(a->attn, b->attn) && !strcmp(a->attn_params, b->attn_params);
+}
+
+/* How many modes of this name, other parameters apart, come before the grid's: 0 for the first. */
+static int mode_number(const struct grids *s, int i) {
+    int n = 0;
+    for (int j = 0; j < i; j++) {
+        if (same_mode(s->grid[j].first, s->grid[i].first)) return mode_number(s, j);
+        bool fresh = !strcmp(s->grid[j].first->attn, s->grid[i].first->attn);
+        for (int k = 0; k < j && fresh; k++) fresh = !same_mode(s->grid[k].first, s->grid[j].first);
+        n += fresh;
+    }
+    return n;
+}
+
+/* "hip", and "hip-2" for the second set of its parameters. */
+static const char *mode_label(const struct grids *s, int i, char buf[128]) {
+    const int n = mode_number(s, i);
+    snprintf(buf, 128, n ? "%.100s-%d" : "%.100s", s->grid[i].first->attn, n + 1);
     return buf;
 }
 
 void grids_print(const struct grids *s, FILE *f) {
-    char kv[64], mode[512], length[16];
+    char kv[64], mode[128], length[16];
     fputs("| model | test | attn | KV | length | cells | score | KV MiB | keys read per token | prefill t/s | decode t/s |\n"
           "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n", f);
     for (int i = 0; i < s->n; i++) {
         const struct grid *g = &s->grid[i];
         for (int l = 0; l < g->n_lengths; l++) {
             const struct grid_column *c = &g->column[l];
-            fprintf(f, "| %s | %s | %s | %s | %s | %d |", g->first->model, g->first->version, mode_label(g->first, mode),
+            fprintf(f, "| %s | %s | %s | %s | %s | %d |", g->first->model, g->first->version, mode_label(s, i, mode),
                     cache_label(g->first, kv), length_label(length, g->length[l]), c->cells);
             print_number(f, " %.3f |", c->score);
             print_number(f, " %.2f |", c->kv_bytes / 1048576);
@@ -138,24 +157,29 @@ void grids_print(const struct grids *s, FILE *f) {
             fputc('\n', f);
         }
     }
+    for (int i = 0; i < s->n; i++) {
+        bool said = !*s->grid[i].first->attn_params;
+        for (int j = 0; j < i; j++) said = said || same_mode(s->grid[j].first, s->grid[i].first);
+        if (!said) fprintf(f, "\n%s: %s\n", mode_label(s, i, mode), s->grid[i].first->attn_params);
+    }
 }
 
-/* "NAME.MODE-TYPE.png" for grid i, with a number where an earlier grid has the same name already. */
+/* "NAME.MODE-TYPE.png" for grid i, with a number where grids of other models or tests would have the same name. */
 static char *path_alone(const struct grids *s, int i, const char *path) {
     const size_t n = strlen(path), stem = n > 4 && !strcmp(path + n - 4, ".png") ? n - 4 : n;
-    char kv[64], kv_earlier[64], number[16] = "", *out;
+    char kv[64], kv_earlier[64], mode[128], number[16] = "", *out;
     int earlier = 0;
     cache_label(s->grid[i].first, kv);
     for (int j = 0; j < i; j++)
-        earlier += !strcmp(s->grid[j].first->attn, s->grid[i].first->attn) && !strcmp(cache_label(s->grid[j].first, kv_earlier), kv);
+        earlier += same_mode(s->grid[j].first, s->grid[i].first) && !strcmp(cache_label(s->grid[j].first, kv_earlier), kv);
     if (earlier) snprintf(number, sizeof number, "-%d", earlier + 1);
-    if (asprintf(&out, "%.*s.%s-%s%s.png", (int)stem, path, s->grid[i].first->attn, kv, number) < 0) return NULL;
+    if (asprintf(&out, "%.*s.%s-%s%s.png", (int)stem, path, mode_label(s, i, mode), kv, number) < 0) return NULL;
     for (char *p = out + stem; *p; p++)
         if (*p == '/') *p = '-';
     return out;
 }
 
-struct caption { char title[512], subtitle[512]; };
+struct caption { char title[128], subtitle[1024]; };
 
 int grids_draw(const struct grids *s, const char *path, struct err *err) {
     int rc = -1;
@@ -165,8 +189,10 @@ int grids_draw(const struct grids *s, const char *path, struct err *err) {
     if (!m || !c) { fail(err, "no memory for %d heat maps", s->n); goto done; }
     for (int i = 0; i < s->n; i++) {
         const struct grid *g = &s->grid[i];
-        mode_label(g->first, c[i].title);
-        snprintf(c[i].subtitle, sizeof c[i].subtitle, "%.200s, KV %s, %.200s", g->first->model, cache_label(g->first, kv), g->first->version);
+        const struct row *r = g->first;
+        mode_label(s, i, c[i].title);
+        snprintf(c[i].subtitle, sizeof c[i].subtitle, "%.200s, KV %s, %.200s%s%.500s", r->model, cache_label(r, kv), r->version,
+                 *r->attn_params ? ", " : "", r->attn_params);
         m[i] = (struct heatmap){ c[i].title, c[i].subtitle, g->n_lengths, g->n_depths, g->length, g->depth, g->score };
     }
     if (heatmap_draw(path, m, s->n, err)) goto done;

@@ -25,7 +25,8 @@ struct grids { struct grid *grid; int n; };
 /* In order of first appearance. The rows must outlive the grids. */
 int grids_make(struct grids *, const struct rows *, struct err *);
 void grids_free(struct grids *);
-/* A Markdown table: a line for each grid and length. */
+/* A Markdown table: a line for each grid and length; then the parameters of the modes, which carry a number where one mode
+ * comes with several sets of them. */
 void grids_print(const struct grids *, FILE *);
 /* path holds all grids side by side; when there are several, NAME.MODE-TYPE.png beside NAME.png holds each alone. */
 int grids_draw(const struct grids *, const char *path, struct err *);

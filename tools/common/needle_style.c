@@ -40,7 +40,8 @@ static void ruler_fact(uint64_t *rng, struct fact *f) {
     snprintf(f->answer, sizeof f->answer, "%u", (unsigned)(1000000 + draw(rng, 9000000)));
     snprintf(f->statement, sizeof f->statement, "The access number of %s is %s.", key, f->answer);
     snprintf(f->question, sizeof f->question,
-             "\n\nQuestion: What does the text above say is the access number of %s?\nAnswer: The access number of %s is", key, key);
+             "\n\nQuestion: What does the text above say is the access number of %s?\nAnswer: The access number of %s is",
+             key, key);
 }
 
 /* The question becomes the sentence's beginning; what follows is the answer. */

@@ -34,10 +34,9 @@ void timeline_close(struct timeline *l) {
 
 const struct session *timeline_session(const struct timeline *l) { return l->s; }
 
-/* Back to the first `keep` tokens, or to fewer: a cache that let go of old tokens may only be able to start afresh. */
+/* Back to the first `keep` tokens, or to as many of them as the cache can go back to. */
 static int rewind_to(struct timeline *l, int keep, struct err *err) {
-    if (session_pos(l->s) > keep) session_truncate(l->s, keep);
-    l->n_held = session_pos(l->s);
+    l->n_held = session_truncate(l->s, keep);
     if (l->n_held <= keep) return 0;
     session_close(l->s);
     l->s = NULL, l->n_held = 0;
