@@ -3,6 +3,7 @@
 #include "attention/correct.h"
 #include "attention/flash.h"
 #include "attention/mode.h"
+#include <assert.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@ struct worker {
 struct attn {
     struct worker prefill, decode;         /* decode.mode is NULL when one mode serves both phases */
     struct kv_store *stores;               /* NULL: everything is kept */
+    attn_observer *observer;               /* NULL: nobody looks on */
+    void *observer_ctx;
     enum attn_phase phase;                 /* 0: as the number of tokens says */
     unsigned prefills;                     /* calls */
     char name[64], params[2 * ATTN_ARGS_MAX + 128];
@@ -168,11 +171,20 @@ const char *attn_warning(const struct attn *a) {
 }
 const struct kv_store *attn_stores(const struct attn *a) { return a->stores; }
 void attn_phase(struct attn *a, enum attn_phase phase) { a->phase = phase; }
+void attn_observe(struct attn *a, attn_observer *fn, void *ctx) { a->observer = fn, a->observer_ctx = ctx; }
+
+void attn_narrow(struct attn *a, const unsigned char *narrow, int sink, int recent) {
+    assert(!a->stores);                                    /* a ring may have let go of what the band wants */
+    flash_narrow(a->prefill.flash, narrow, sink, recent);
+    if (a->decode.mode) flash_narrow(a->decode.flash, narrow, sink, recent);
+}
 
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
     const bool decode = a->phase ? a->phase == ATTN_DECODE : n == 1;
     if (n < 1) return;
     if (!decode) a->prefills++;
+    if (a->observer)
+        a->observer(a->observer_ctx, &(struct attn_call){ layer, pos, n, q, kv, a->prefill.tile, decode && n == 1, a->prefills });
     worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode, a->prefills);
 }
 
