@@ -77,6 +77,6 @@ struct attn_ops {
     uint64_t (*searched)(const struct attn_mode *);                /* keys scored to select, so far */
 };
 
-extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2, mode_delta;
+extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2, mode_delta, mode_moa;
 
 #endif
