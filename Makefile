@@ -14,6 +14,10 @@ CXXFLAGS := -std=c++17 $(WARN) $(OPT-$(MODE))
 LDLIBS := -lsentencepiece -lpcre2-8 -lcjson -lpng $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
 
 LIB_SRC := $(wildcard base/*.c kernels/*.c kvcache/*.c attention/*.c tokenizer/*.c tokenizer/*.cc model/*.c)
+X86_ONLY := %_avx2.c %_avx512.c %_amx.c
+ifneq ($(firstword $(subst -, ,$(shell $(CC) -dumpmachine))),x86_64)
+LIB_SRC := $(filter-out $(X86_ONLY),$(LIB_SRC))
+endif
 LIB_OBJ := $(patsubst %,$(B)/%.o,$(LIB_SRC))
 TOOLS := $(patsubst tools/%.c,bin/%,$(wildcard tools/*.c))
 TOOL_OBJ := $(patsubst %,$(B)/%.o,$(wildcard tools/common/*.c))

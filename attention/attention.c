@@ -3,6 +3,7 @@
 #include "attention/correct.h"
 #include "attention/flash.h"
 #include "attention/mode.h"
+#include <assert.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,10 @@ struct worker {
 struct attn {
     struct worker prefill, decode;         /* decode.mode is NULL when one mode serves both phases */
     struct kv_store *stores;               /* NULL: everything is kept */
+    attn_observer *observer;               /* NULL: nobody looks on */
+    void *observer_ctx;
     enum attn_phase phase;                 /* 0: as the number of tokens says */
+    unsigned prefills;                     /* calls */
     char name[64], params[2 * ATTN_ARGS_MAX + 128];
 };
 
@@ -105,9 +109,9 @@ static void worker_close(struct worker *w) {
 }
 
 static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n,
-                       bool decode) {
+                       bool decode, unsigned prefills) {
     const struct attn_ops *ops = w->mode->ops;
-    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1 });
+    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1, prefills });
     flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
     if (w->correct) correct_run(w->correct, w->flash, out, q, kv, layer, pos, n, ops->anchors(w->mode, layer, pos, n));
 }
@@ -168,15 +172,29 @@ const char *attn_warning(const struct attn *a) {
 }
 const struct kv_store *attn_stores(const struct attn *a) { return a->stores; }
 void attn_phase(struct attn *a, enum attn_phase phase) { a->phase = phase; }
+void attn_observe(struct attn *a, attn_observer *fn, void *ctx) { a->observer = fn, a->observer_ctx = ctx; }
+
+void attn_narrow(struct attn *a, const unsigned char *narrow, int sink, int recent) {
+    assert(!a->stores);                                    /* a ring may have let go of what the band wants */
+    flash_narrow(a->prefill.flash, narrow, sink, recent);
+    if (a->decode.mode) flash_narrow(a->decode.flash, narrow, sink, recent);
+}
 
 void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n) {
     const bool decode = a->phase ? a->phase == ATTN_DECODE : n == 1;
-    if (n > 0) worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode);
+    if (n < 1) return;
+    if (!decode) a->prefills++;
+    if (a->observer)
+        a->observer(a->observer_ctx, &(struct attn_call){ layer, pos, n, q, kv, a->prefill.tile, decode && n == 1, a->prefills });
+    worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode, a->prefills);
 }
 
-size_t attn_scratch_bytes(const struct attn *a) {
-    return flash_bytes(a->prefill.flash) + (a->decode.mode ? flash_bytes(a->decode.flash) : 0);
+static size_t worker_bytes(const struct worker *w) {
+    if (!w->mode) return 0;
+    return flash_bytes(w->flash) + (w->correct ? correct_bytes(w->correct) : 0) + (w->mode->ops->bytes ? w->mode->ops->bytes(w->mode) : 0);
 }
+
+size_t attn_scratch_bytes(const struct attn *a) { return worker_bytes(&a->prefill) + worker_bytes(&a->decode); }
 
 uint64_t attn_searched(const struct attn *a) { return worker_searched(&a->prefill) + worker_searched(&a->decode); }
 

@@ -43,6 +43,15 @@ const char *attn_params(const struct attn *);                      /* "sink=64,r
 /* What the cache has to keep for each head, for kv_shape.stores: [n_layers][n_kv_heads]; NULL: everything. */
 const struct kv_store *attn_stores(const struct attn *);
 
+/* For tools that look into heads. The observer is told of every attn_run before it attends (attention/mode.h has struct
+ * attn_call); fn NULL: nobody. The observer may read the cache; it is called from one thread. */
+struct attn_call;
+typedef void attn_observer(void *ctx, const struct attn_call *);
+void attn_observe(struct attn *, attn_observer *fn, void *ctx);
+/* From now on the KV heads with narrow[n_layers][n_kv_heads] set (borrowed) see the first `sink` tokens and the `recent`
+ * before each query, whatever the mode says; NULL: none. For modes whose cache keeps everything. */
+void attn_narrow(struct attn *, const unsigned char *narrow, int sink, int recent);
+
 /* Attends for n tokens of one layer whose keys and values are in the cache already. Allocates nothing. */
 void attn_run(struct attn *, float *out, const float *q, const struct kvcache *, int layer, int pos, int n);
 

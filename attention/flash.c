@@ -1,4 +1,5 @@
 #include "attention/flash.h"
+#include "attention/band.h"
 #include "attention/masses.h"
 #include <assert.h>
 #include <math.h>
@@ -16,6 +17,7 @@ enum {
     ROWS = 128,            /* query rows of one sweep: tokens x heads of the group */
     IN_FLIGHT = 64,        /* partial results per token and KV head that wait for their merge when keys are split */
     SMALL = 300000,
+    BAND_SPANS = 2,        /* of a narrowed head */
 };
 
 /* Attention over some of the keys, not yet divided: row r has seen exponentials 2^(s - m[r]) that add up to the lanes
@@ -56,6 +58,8 @@ struct flash {
     void *memory;
     size_t bytes;
     uint64_t rows_done;
+    const unsigned char *narrow;                /* [n_layers][n_kv_heads]: heads whose keys the band chooses; or NULL */
+    struct band band;
     struct masses *masses;                      /* NULL: the mode never asks for any */
     struct masses *keep;                        /* the same while a call is to reveal them, else NULL */
 };
@@ -124,6 +128,7 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
         return fail(err, "attention: no memory");
     }
     *f = (struct flash){ .shape = *shape, .tile = tile, .workers = workers, .max_spans = mode->max_spans };
+    if (f->max_spans < BAND_SPANS) f->max_spans = BAND_SPANS;
     f->group = shape->n_heads / shape->n_kv_heads;
     f->rows = f->group > ROWS ? f->group : ROWS;
     f->block = mode->block ? mode->block : f->rows / f->group;
@@ -161,6 +166,10 @@ void flash_close(struct flash *f) {
     free(f->workers);
     free(f->memory);
     free(f);
+}
+
+void flash_narrow(struct flash *f, const unsigned char *narrow, int sink, int recent) {
+    f->narrow = narrow, f->band = (struct band){ sink, recent };
 }
 
 size_t flash_bytes(const struct flash *f) { return f->bytes; }
@@ -231,6 +240,12 @@ static uint64_t look(const struct flash *f, uint64_t *seen, const struct rows *x
     return any;
 }
 
+/* The first page at or after position, which a tile begins at, that spans reach; -1: there is none. */
+static int next_page(const struct attn_span *span, int n_spans, int position) {
+    while (n_spans && span->end <= position) span++, n_spans--;
+    return !n_spans ? -1 : (span->begin > position ? span->begin : position) / KV_PAGE;
+}
+
 /* Adds the keys of one segment to part. The spans end after the segment begins. */
 static void sweep(const struct flash *f, struct worker *w, struct partial part, const struct rows *x,
                   const struct kvcache *kv, const struct attn_span *span, int n_spans, int segment) {
@@ -261,10 +276,12 @@ static void sweep(const struct flash *f, struct worker *w, struct partial part, 
             }
         }
         ptrdiff_t ahead_k = 0, ahead_v = 0;
-        if (direct && k[0] && span->end > tile + TILE && x->pos >= tile + TILE) {
-            struct kv_page next = kv_page(kv, x->layer, x->kv_head, (tile + TILE) / KV_PAGE);
-            ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)k[0]);
-            ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[0]);
+        const int later = direct ? next_page(span, n_spans, tile + TILE) : -1;
+        if (later >= 0 && later * KV_PAGE <= x->pos) {
+            const int p = __builtin_ctzll(keys) / KV_PAGE;
+            struct kv_page next = kv_page(kv, x->layer, x->kv_head, later);
+            ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)k[p]);
+            ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)v[p]);
         }
         struct partial to = partial_at(part, first, vd);
         float *s = (f->keep ? masses_tile(f->keep, x->kv_head, tile) : w->s) + (size_t)first * TILE;
@@ -326,6 +343,7 @@ static int ask(const struct flash *f, struct attn_mode *mode, struct attn_span *
         .layer = x->layer, .kv_head = x->kv_head, .pos = x->pos, .n = x->n, .q = q,
         .q_stride = (size_t)f->shape.n_heads * f->shape.k_dim, .kv = kv,
     };
+    if (f->narrow && f->narrow[(size_t)x->layer * f->shape.n_kv_heads + x->kv_head]) return band_select(&f->band, &b, spans);
     int n = mode->ops->select(mode, &b, spans);
     assert(n >= 1 && n <= mode->max_spans);
     return n;

@@ -16,6 +16,8 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
 void flash_close(struct flash *);                                  /* NULL is fine */
 void flash_run(struct flash *, struct attn_mode *, float *out, const float *q, const struct kvcache *, int layer,
                int pos, int n);
+/* See attn_narrow. */
+void flash_narrow(struct flash *, const unsigned char *narrow, int sink, int recent);
 size_t flash_bytes(const struct flash *);
 void flash_counters(const struct flash *, uint64_t *keys_read, uint64_t *rows);
 

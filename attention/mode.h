@@ -33,6 +33,7 @@ struct attn_call {
     const struct kvcache *kv;
     const struct tile_kernels *tile;
     int decode;            /* one token of the answer, not a piece of the prompt */
+    unsigned prefills;     /* calls so far that were not decoding: when it changes, what decoding has left is old */
 };
 
 /* What a call of one token reveals besides its output: the probability in each page of KV_PAGE positions, over all
@@ -75,6 +76,7 @@ struct attn_ops {
     void (*take_masses)(struct attn_mode *, const struct attn_masses *);
     void (*report)(const struct attn_mode *, attn_figure *, void *ctx);       /* figures of its own, since open */
     uint64_t (*searched)(const struct attn_mode *);                /* keys scored to select, so far */
+    size_t (*bytes)(const struct attn_mode *);                     /* memory of its own worth mentioning */
 };
 
 extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2, mode_delta, mode_moa;

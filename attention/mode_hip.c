@@ -17,7 +17,7 @@ static int omp_get_max_threads(void) { return 1; }
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
-enum { STAGES = 3, SAMPLED_KEYS = 1024, NEVER = -2 };
+enum { STAGES = 3, SAMPLED_KEYS = 1024 };
 enum owner { OWNER_KV, OWNER_Q, OWNER_LAYER };
 enum rep { REP_CENTRE, REP_FIRST, REP_LAST };
 static const char *const owners[] = { "kv", "q", "layer", NULL }, *const reps[] = { "centre", "first", "last", NULL };
@@ -36,7 +36,8 @@ struct list {
     int *block, n;
     int end;                                               /* only keys before it */
     int searched;                                          /* the position of the search; the last one, if staged */
-    int latest;                                            /* the last position that used it; NEVER: of no use */
+    int latest;                                            /* the last position that used it */
+    unsigned prefills;                                     /* and how many prefills there had been */
     int *stage[STAGES - 1], n_stage[STAGES - 1];           /* what the stages before the last have kept */
 };
 
@@ -54,6 +55,7 @@ struct hip {
     int n_workers;
     int pos, decode_now, sparse;                           /* the call that is being served */
     void *memory;
+    size_t bytes;
 };
 
 static const struct attn_key keys[] = {
@@ -186,7 +188,6 @@ static size_t carve_lists(struct list *lists, int n, const struct hip *h, char *
             const int last = s == STAGES - 1;
             size_t room = last ? h->width : h->p.stages == STAGES ? h->p.keep[s] / h->p.chunk[s] : 0;
             if (memory) *(last ? &lists[i].block : &lists[i].stage[s]) = (int *)(memory + used);
-            if (memory) lists[i].latest = NEVER;
             used += room * sizeof(int);
         }
     return (used + 63) / 64 * 64;
@@ -239,14 +240,18 @@ static int hip_open(struct attn_mode **out, const struct attn_args *args, const 
     h->prefill = calloc((size_t)n_prefill, sizeof *h->prefill);
     h->workers = calloc((size_t)omp_get_max_threads(), sizeof *h->workers);
     if (!h->decode || !h->prefill || !h->workers) goto fail;
+    for (int i = 0; i < n_decode; i++) h->decode[i].latest = -2;   /* never used */
     const size_t decode_bytes = carve_lists(h->decode, n_decode, h, NULL);
     const size_t bytes = decode_bytes + carve_lists(h->prefill, n_prefill, h, NULL);
     if (!(h->memory = zeroed(bytes))) goto fail;
+    h->bytes = bytes;
     carve_lists(h->decode, n_decode, h, h->memory);
     carve_lists(h->prefill, n_prefill, h, (char *)h->memory + decode_bytes);
     for (; h->n_workers < omp_get_max_threads(); h->n_workers++) {
         struct worker *w = &h->workers[h->n_workers];
-        if (!(w->memory = zeroed(carve_worker(w, NULL, h)))) goto fail;
+        const size_t scratch = carve_worker(w, NULL, h);
+        if (!(w->memory = zeroed(scratch))) goto fail;
+        h->bytes += scratch;
         carve_worker(w, w->memory, h);
     }
     *out = &h->base;
@@ -348,9 +353,9 @@ static int stage_due(const struct params *p, int layer, int pos) {
 
 static void begin_decode(struct hip *h, const struct attn_call *c, int threads) {
     struct list *lists = h->decode + (size_t)c->layer * h->n_owners;
-    const int fresh = lists->latest != c->pos - 1;         /* other calls came between: what the list knows is old */
-    const int due = fresh ? 0 : stage_due(&h->p, c->layer, c->pos);
-    for (int o = 0; o < h->n_owners; o++) lists[o].latest = c->pos;
+    const int old = lists->latest != c->pos - 1 || lists->prefills != c->prefills;
+    const int due = old ? 0 : stage_due(&h->p, c->layer, c->pos);
+    for (int o = 0; o < h->n_owners; o++) lists[o].latest = c->pos, lists[o].prefills = c->prefills;
     if (due == STAGES) return;
     #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (h->n_owners > 1)
     for (int o = 0; o < h->n_owners; o++) search(h, &lists[o], c, o, c->pos, 1, due);
@@ -377,8 +382,6 @@ static void hip_begin(struct attn_mode *m, const struct attn_call *c) {
     h->pos = c->pos;
     h->decode_now = c->decode;
     h->sparse = is_sparse(h, c->layer, c->pos, c->n);
-    if (!c->decode || !h->sparse)
-        for (int o = 0; o < h->n_owners; o++) h->decode[(size_t)c->layer * h->n_owners + o].latest = NEVER;
     if (h->sparse && c->decode) begin_decode(h, c, threads);
     else if (h->sparse) begin_prefill(h, c, threads);
 }
@@ -448,9 +451,11 @@ static uint64_t hip_searched(const struct attn_mode *m) {
     return sum;
 }
 
+static size_t hip_bytes(const struct attn_mode *m) { return ((const struct hip *)m)->bytes; }
+
 const struct attn_ops mode_hip = {
     .name = "hip", .about = "a tree search finds the keys that matter (lossy, cost grows as log of the context)",
     .source = "arXiv 2406.09827, 2502.08910, 2505.11254", .keys = keys,
     .check = hip_check, .open = hip_open, .close = hip_close, .begin = hip_begin, .select = hip_select,
-    .anchors = hip_anchors, .searched = hip_searched,
+    .anchors = hip_anchors, .searched = hip_searched, .bytes = hip_bytes,
 };

@@ -157,6 +157,8 @@ void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const
     if (n_out) norm_rows(f, f->x, f->x, m->out_norm, n_out);
 }
 
+const float *forward_hidden(const struct forward *f, int first) { return f->x + (size_t)first * f->m->c.n_embd; }
+
 void forward_logits(struct forward *f, int first, int n, float *logits) {
     acts_set(f->acts, f->x + (size_t)first * f->m->c.n_embd, n, f->m->c.n_embd);
     matmul(f->m->kernels, logits, f->m->c.n_vocab, &f->m->out, f->acts);

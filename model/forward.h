@@ -19,5 +19,7 @@ size_t forward_bytes(const struct forward *);
 void forward_run(struct forward *, struct kvcache *, struct attn *, const int32_t *ids, int pos, int n, int n_out);
 /* logits [n][n_vocab] of tokens first..first+n-1 of the n_out of the last run. */
 void forward_logits(struct forward *, int first, int n, float *logits);
+/* Their hidden states after the last norm: [n][n_embd], valid until the next run. */
+const float *forward_hidden(const struct forward *, int first);
 
 #endif

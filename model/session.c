@@ -117,6 +117,7 @@ int session_fill(struct session *s, int n, session_fill_fn fill, void *ctx, stru
 }
 
 void session_rows(struct session *s, int first, int n, float *logits) { forward_logits(s->f, first, n, logits); }
+const float *session_hidden(const struct session *s, int first) { return forward_hidden(s->f, first); }
 int session_batch(const struct session *s) { return s->o.batch; }
 
 const float *session_logits(const struct session *s) { return s->any ? s->logits : NULL; }
@@ -140,6 +141,11 @@ double session_token_kv_bytes(const struct session *s) {
 const char *session_attn_warning(const struct session *s) { return attn_warning(s->attn); }
 const char *session_attn_name(const struct session *s) { return attn_name(s->attn); }
 const char *session_attn_params(const struct session *s) { return attn_params(s->attn); }
+
+void session_observe(struct session *s, attn_observer *fn, void *ctx) { attn_observe(s->attn, fn, ctx); }
+void session_narrow(struct session *s, const unsigned char *narrow, int sink, int recent) {
+    attn_narrow(s->attn, narrow, sink, recent);
+}
 
 void session_report(const struct session *s, attn_figure *fn, void *ctx) { attn_report(s->attn, fn, ctx); }
 

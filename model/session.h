@@ -35,6 +35,8 @@ int session_eval(struct session *, const int32_t *ids, int n, struct err *);
 int session_eval_rows(struct session *, const int32_t *ids, int n, struct err *);
 /* logits [n][n_vocab] of tokens first..first+n-1 of the last session_eval_rows. */
 void session_rows(struct session *, int first, int n, float *logits);
+/* Their hidden states after the last norm: [n_embd] each, from token first on; valid until the next eval. */
+const float *session_hidden(const struct session *, int first);
 int session_batch(const struct session *);             /* tokens per chunk */
 
 /* Appends n tokens whose keys and values come from fill instead of the forward pass: how a benchmark gets a full cache
@@ -58,6 +60,11 @@ double session_token_kv_bytes(const struct session *); /* one token's keys and v
 const char *session_attn_name(const struct session *);
 const char *session_attn_warning(const struct session *);  /* one line, or NULL */
 const char *session_attn_params(const struct session *);
+/* For tools that look into heads: who is told of every attention call, and heads that see less; see attn_observe and
+ * attn_narrow. */
+struct attn_call;
+void session_observe(struct session *, void (*fn)(void *ctx, const struct attn_call *), void *ctx);
+void session_narrow(struct session *, const unsigned char *narrow, int sink, int recent);
 /* Figures the attention mode keeps about itself, since the session was opened; see attn_report. */
 void session_report(const struct session *, void (*fn)(void *ctx, const char *name, double value), void *ctx);
 /* Keys read per token, layer and query head, over everything evaluated since the last reset. */

@@ -400,6 +400,57 @@ static void test_rewind(void **state) {
     problem_free(&other);
 }
 
+static struct pair phases_open(const struct problem *p, const char *prefill, const char *decode) {
+    struct pair s;
+    struct err err;
+    const struct attn_shape *a = &p->shape;
+    const struct kv_shape kv = { .n_layers = a->n_layers, .n_kv_heads = a->n_kv_heads, .k_dim = a->k_dim, .v_dim = a->v_dim,
+                                 .type_k = p->type_k, .type_v = p->type_v };
+    assert_int_equal(attn_open_phases(&s.attn, prefill, decode, a, kernels_pick(NULL), &err), 0);
+    assert_int_equal(kv_open(&s.kv, &kv, &err), 0);
+    return s;
+}
+
+/* Exact prefill, sparse decoding: the same when an answer is begun anew after another prompt of the very length that the
+ * mask was waiting for. */
+static void test_phases(void **state) {
+    (void)state;
+    const char *mode = "hip,dense=0,until=0,k=32,bk=2,window=64,refresh=50";
+    struct problem p = problem_new(400, 4, 2, 16, 16, DT_F16, DT_F16);
+    float *full = problem_run(&p, "full", kernels_pick(NULL), 400);
+    float *got = malloc(400 * 64 * sizeof *got), *want = malloc(400 * 64 * sizeof *want);
+    struct pair s = phases_open(&p, "full", mode), fresh = phases_open(&p, "full", mode);
+    pair_feed(s, &p, 0, 300, got);
+    for (int t = 300; t < 311; t++) pair_feed(s, &p, t, 1, got);
+    kv_truncate(s.kv, 250);
+    pair_feed(s, &p, 250, 61, got);
+    pair_feed(fresh, &p, 0, 311, want);
+    for (int t = 311; t < 400; t++) pair_feed(s, &p, t, 1, got), pair_feed(fresh, &p, t, 1, want);
+    assert_memory_equal(got, want, 400 * 64 * sizeof *got);
+    assert_memory_equal(got, full, 311 * 64 * sizeof *got);
+    assert_true(memcmp(got + 311 * 64, full + 311 * 64, 64 * sizeof *got));
+    pair_close(s);
+    pair_close(fresh);
+
+    /* And the other way round: the last token of a prompt may come alone, and is still not an answer. */
+    s = phases_open(&p, mode, "full"), fresh = phases_open(&p, mode, mode);
+    attn_phase(s.attn, ATTN_PREFILL);
+    pair_feed(s, &p, 0, 320, got);
+    pair_feed(s, &p, 320, 1, got);
+    pair_feed(fresh, &p, 0, 320, want);
+    pair_feed(fresh, &p, 320, 1, want);
+    assert_memory_equal(got, want, 321 * 64 * sizeof *got);    /* a block of one query is searched as in decoding */
+    attn_phase(s.attn, ATTN_DECODE);
+    pair_feed(s, &p, 321, 1, got);
+    assert_memory_equal(got + 321 * 64, full + 321 * 64, 64 * sizeof *got);
+    pair_close(s);
+    pair_close(fresh);
+    free(full);
+    free(got);
+    free(want);
+    problem_free(&p);
+}
+
 /* ---- Cost ---- */
 
 static int levels(int n, int width) {
@@ -549,7 +600,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_what_the_method_says), cmocka_unit_test(test_everything_selected_is_full),
         cmocka_unit_test(test_sparse_is_not_full), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_causal),
-        cmocka_unit_test(test_strange_keys), cmocka_unit_test(test_rewind), cmocka_unit_test(test_cost_of_prefill),
+        cmocka_unit_test(test_strange_keys), cmocka_unit_test(test_rewind), cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_cost_of_prefill),
         cmocka_unit_test(test_cost_of_decode), cmocka_unit_test(test_delta), cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

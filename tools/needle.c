@@ -157,15 +157,6 @@ static void name_test(struct needle *o) {
     snprintf(o->version + n, sizeof o->version - (size_t)n, "-%08x", (unsigned)h);
 }
 
-/* Models made by bin/synth copy, ours know the stories, others know English. */
-static void choose_style(struct needle *o, const struct gguf *file) {
-    char name[128] = "";
-    if (o->style_text || o->custom) return;
-    const bool named = gguf_get_string(file, "general.name", name, sizeof name, NULL) == 1;
-    if (gguf_find(file, "needle.induction.retrieval_heads")) o->style = STYLE_COPY;
-    else o->style = named && !strncmp(name, "needle-", 7) ? STYLE_STORY : STYLE_RULER;
-}
-
 /* ---- cells -------------------------------------------------------------------------------------------------------- */
 
 struct hunt {
@@ -334,7 +325,7 @@ static int hunt(struct needle *o, struct engine *e, struct err *err) {
     if (engine_open(&h.e, err)) goto done;
     if (!(name = with_ending(base_name(o->args.model), ""))) { fail(err, "no memory for a name"); goto done; }
     o->model = name;
-    choose_style(o, h.e.file);
+    if (!o->style_text && !o->custom) o->style = style_of_model(h.e.file);
     name_test(o);
     if (o->out && rows_open(&h.rows, o->out, err)) goto done;
     if (h.rows.cut && !o->quiet) fprintf(stderr, "%s: a last line that was cut short is taken out\n", o->out);

@@ -35,7 +35,7 @@ struct engine_args {
     { "--tokenizer", FLAG_STR, &(a).tokenizer, "FILE", "a SentencePiece tokenizer.model in place of the file's own", 0, 0 }, \
     { "-t --threads", FLAG_INT, &(a).threads, "N", "threads (default: physical cores allowed)", 1, 1024 }, \
     { "-tb --threads-batch", FLAG_INT, &(a).threads_batch, "N", "threads for prefill (default: as -t)", 1, 1024 }, \
-    { "--kernels", FLAG_STR, &(a).kernels, "NAME", "scalar, avx2 or avx512 (default: the widest)", 0, 0 }, \
+    { "--kernels", FLAG_STR, &(a).kernels, "NAME", "scalar, avx2, avx512 or amx (default: the widest)", 0, 0 }, \
     { "-b --batch-size", FLAG_INT, &(a).batch, "N", "tokens per chunk of prefill (default 512; at most -ub)", 1, 1 << 20 }, \
     { "-ub --ubatch-size", FLAG_INT, &(a).ubatch, "N", NULL, 1, 1 << 20 }, \
     { "--no-mmap", FLAG_ON, &(a).no_mmap, NULL, "read the file instead of mapping it", 0, 0 }, \

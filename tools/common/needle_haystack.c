@@ -193,6 +193,7 @@ int haystack_plant(struct haystack *h, const struct planting *w, struct prompt *
         if (add_sentence(h, err)) goto done;
     if (!(p.ids = malloc((size_t)w->n_tokens * sizeof *p.ids))) { fail(err, "no memory for %d tokens", w->n_tokens); goto done; }
     assemble(h, part, n, room, &p);
+    p.n_needle = part[0].n, p.n_question = part[n].n;
     *out = p;
     rc = 0;
 done:

@@ -29,6 +29,7 @@ struct prompt {
     int32_t *ids;                      /* malloc'd */
     int n;                             /* == planting.n_tokens */
     int needle_at;                     /* index of the needle's first token */
+    int n_needle, n_question;          /* their tokens; the question's are the last */
 };
 
 /* A needle stands at the first sentence end at or behind its depth; 0 and 100 are the very beginning and the place before

@@ -13,6 +13,13 @@ bool style_find(const char *name, enum style *out) {
     return false;
 }
 
+enum style style_of_model(const struct gguf *file) {
+    char name[128] = "";
+    if (gguf_find(file, "needle.induction.retrieval_heads")) return STYLE_COPY;
+    const bool named = gguf_get_string(file, "general.name", name, sizeof name, NULL) == 1;
+    return named && !strncmp(name, "needle-", 7) ? STYLE_STORY : STYLE_RULER;
+}
+
 static const char *const first_words[] = { "amber", "brisk", "copper", "dapper", "eager", "fuzzy", "granite", "hollow", "indigo",
     "jolly", "kindly", "lunar", "mellow", "nimble", "opal", "placid", "quaint", "rustic", "silent", "tidal", "upper", "velvet",
     "windy", "yonder" };

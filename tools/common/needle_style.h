@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/err.h"
+#include "model/gguf.h"
 #include "tools/common/story.h"
 
 enum style {
@@ -14,6 +15,8 @@ enum style {
 
 const char *style_name(enum style);
 bool style_find(const char *name, enum style *out);
+/* What suits a model: those made by bin/synth copy, ours know the stories, others know English. */
+enum style style_of_model(const struct gguf *);
 const char *style_list(void);                      /* "story, ruler or copy" */
 
 enum { STYLE_FACTS_MAX = 24 };                     /* most facts of one text, the needle included */
