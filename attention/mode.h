@@ -79,6 +79,6 @@ struct attn_ops {
     size_t (*bytes)(const struct attn_mode *);                     /* memory of its own worth mentioning */
 };
 
-extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2, mode_delta;
+extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2, mode_delta, mode_moa;
 
 #endif
