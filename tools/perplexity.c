@@ -47,6 +47,13 @@ static int parse(struct ppl *p, int argc, char **argv, struct err *err) {
         flags_help(table, stdout);
         return 0;
     }
+    if (p->engine.attn && !strcmp(p->engine.attn, "help")) {
+        static char text[16384];
+        attn_help(text, sizeof text);
+        fputs(text, stdout);
+        p->help = true;
+        return 0;
+    }
     if (n) p->engine.model = model;
     if (!p->ids != !p->logits) return fail(err, "--ids and --logits go together");
     if (!p->ids == !p->file) return fail(err, "give -f TEXT, or --ids FILE and --logits FILE");
