@@ -403,10 +403,10 @@ int main(int argc, char **argv) {
         return 1;
     }
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGINT, on_interrupt);
+    sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_interrupt }, NULL);    /* no SA_RESTART: reads end too */
     const int rc = run(&r, &e, &err);
     engine_close(&e);
-    if (rc) fprintf(stderr, "run: %s\n", err.msg);
+    if (rc && !stop) fprintf(stderr, "run: %s\n", err.msg);
     return stop ? 130 : rc ? 1 + err.usage : 0;
 wrong:
     fprintf(stderr, "run: %s\n", err.msg);

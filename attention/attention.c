@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip, &mode_s2, &mode_delta };
+static const struct attn_ops *const modes[] = { &mode_full, &mode_stream, &mode_duo, &mode_hip, &mode_s2, &mode_delta,
+                                              &mode_moa };
 enum { N_MODES = sizeof modes / sizeof *modes };
 
 /* A mode at work, with the kernel that attends for it. */

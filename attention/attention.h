@@ -19,6 +19,10 @@ struct attn_shape {
     int max_batch;                 /* most tokens of one attn_run */
     int max_tokens;                /* most tokens of the cache; 0: not known, which some modes refuse */
     const char *trained;           /* the mode the model was trained with, as text; NULL: full attention */
+    /* How keys and queries were rotated: radians per position of each of the n_rot / 2 pairs, which are (2i, 2i+1), or
+     * (i, i + n_rot/2) if rope_split. Read when a mode is opened; NULL: not known, which some modes refuse. */
+    const double *rope_freq;
+    int n_rot, rope_split;
     float scale;                   /* scores are scale * q.k; 1/sqrt(k_dim) unless the model says otherwise */
 };
 

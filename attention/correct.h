@@ -2,9 +2,9 @@
  *
  * Every g-th token, an anchor, is attended in full as well. The difference to its sparse result is added to the tokens
  * that follow it, up to the next anchor: out[i] += full[a] - sparse[a], a = i / g * g. Anchors sit at multiples of g
- * whatever the batches of the prefill; the last difference of each layer is kept for the next batch. Where an anchor was
- * not part of the prefill (the token was decoded, or another timeline was given up), nothing is corrected up to the
- * next one. */
+ * whatever the batches of the prefill; the last difference of each layer is kept for the next batch. Where an anchor
+ * was not part of the prefill (the token was decoded, or another timeline was given up), nothing is corrected up to
+ * the next one. */
 #ifndef ATTENTION_CORRECT_H
 #define ATTENTION_CORRECT_H
 #include "attention/flash.h"

@@ -32,6 +32,8 @@ struct worker {                                 /* the scratch of one thread */
     float *s;                                   /* [rows][TILE] scores, then weights */
     float *k, *v;                               /* one tile as f32 */
     uint64_t *seen;                             /* [rows] keys of the tile each row sees */
+    float *turned, *s_capped;                   /* q and s once more, for spans with a cap; NULL in modes without */
+    uint64_t *capped;                           /* [rows] keys of the tile each row sees as if nearer */
     struct partial segment, total;
     struct attn_span *spans;                    /* [max_spans] */
     uint64_t keys_read;
@@ -47,6 +49,8 @@ struct flash {
     int group;                                  /* query heads per KV head */
     int rows;                                   /* most rows of one sweep */
     int max_spans, block;
+    int turns;                                  /* spans may have a cap */
+    double *freq;                               /* [n_rot / 2], if so */
     int n_workers;
     struct worker *workers;
     /* For calls that split the keys of each KV head over threads: */
@@ -91,6 +95,11 @@ static size_t carve_worker(struct worker *w, char *memory, const struct flash *f
     w->k = carve(&c, TILE * kd, sizeof(float));
     w->v = carve(&c, TILE * vd, sizeof(float));
     w->seen = carve(&c, rows, sizeof(uint64_t));
+    if (f->turns) {
+        w->turned = carve(&c, rows * kd, sizeof(float));
+        w->s_capped = carve(&c, rows * TILE, sizeof(float));
+        w->capped = carve(&c, rows, sizeof(uint64_t));
+    }
     w->segment = carve_partial(&c, rows, f->shape.v_dim);
     w->total = carve_partial(&c, rows, f->shape.v_dim);
     w->spans = carve(&c, f->max_spans, sizeof *w->spans);
@@ -101,6 +110,7 @@ static size_t carve_shared(struct flash *f, char *memory) {
     struct carve c = { memory, 0 };
     size_t heads = f->shape.n_kv_heads;
     f->memory = memory;
+    if (f->turns) f->freq = carve(&c, (size_t)f->shape.n_rot / 2, sizeof *f->freq);
     f->spans = carve(&c, heads * f->max_spans, sizeof *f->spans);
     f->n_spans = carve(&c, heads, sizeof *f->n_spans);
     f->pieces = carve(&c, heads * IN_FLIGHT, sizeof *f->pieces);
@@ -127,7 +137,9 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
         free(workers);
         return fail(err, "attention: no memory");
     }
-    *f = (struct flash){ .shape = *shape, .tile = tile, .workers = workers, .max_spans = mode->max_spans };
+    *f = (struct flash){ .shape = *shape, .tile = tile, .workers = workers, .max_spans = mode->max_spans,
+                         .turns = mode->turns };
+    assert(!mode->turns || shape->rope_freq);
     if (f->max_spans < BAND_SPANS) f->max_spans = BAND_SPANS;
     f->group = shape->n_heads / shape->n_kv_heads;
     f->rows = f->group > ROWS ? f->group : ROWS;
@@ -136,6 +148,8 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
     char *shared = memory_new(f->bytes);
     if (!shared) goto fail;
     carve_shared(f, shared);
+    if (f->turns) memcpy(f->freq, shape->rope_freq, (size_t)shape->n_rot / 2 * sizeof *f->freq);
+    f->shape.rope_freq = NULL;                             /* borrowed */
     for (; f->n_workers < threads; f->n_workers++) {
         struct worker *w = &workers[f->n_workers];
         size_t bytes = carve_worker(w, NULL, f);
@@ -169,7 +183,7 @@ void flash_close(struct flash *f) {
 }
 
 void flash_narrow(struct flash *f, const unsigned char *narrow, int sink, int recent) {
-    f->narrow = narrow, f->band = (struct band){ sink, recent };
+    f->narrow = narrow, f->band = (struct band){ .sink = sink, .recent = recent };
 }
 
 size_t flash_bytes(const struct flash *f) { return f->bytes; }
@@ -246,11 +260,56 @@ static int next_page(const struct attn_span *span, int n_spans, int position) {
     return !n_spans ? -1 : (span->begin > position ? span->begin : position) / KV_PAGE;
 }
 
+/* Which keys of the tile each row sees through a span with a cap, and from beyond it; 0: no row does, else the cap. */
+static int look_capped(const struct flash *f, uint64_t *capped, const struct rows *x, const struct attn_span *span,
+                       int n_spans, int tile) {
+    int cap = 0;
+    for (int i = 0; i < n_spans && span[i].begin < tile + TILE; i++) {
+        if (!span[i].cap || x->pos + x->n - 1 <= span[i].cap || span[i].end <= tile) continue;
+        if (!cap) memset(capped, 0, (size_t)x->n * f->group * sizeof *capped);
+        cap = span[i].cap;
+        for (int r = 0; r < x->n * f->group; r++) {
+            const int at = x->pos + r / f->group, h = r % f->group;
+            if (at > cap && (!span[i].heads || span[i].heads >> h & 1)) capped[r] |= span_bits(&span[i], at, tile);
+        }
+    }
+    return cap;
+}
+
+/* The queries of the rows as RoPE would leave them at cap: those beyond it are turned back. */
+static void turn_queries(const struct flash *f, float *dst, const float *q, const struct rows *x, int cap) {
+    const int kd = f->shape.k_dim, pairs = f->shape.n_rot / 2;
+    const int step = f->shape.rope_split ? 1 : 2, apart = f->shape.rope_split ? pairs : 1;
+    memcpy(dst, q, (size_t)x->n * f->group * kd * sizeof *q);
+    for (int t = 0; t < x->n; t++) {
+        const int back = x->pos + t - cap;
+        for (int p = 0; back > 0 && p < pairs; p++) {
+            const double c = cos(back * f->freq[p]), s = sin(back * f->freq[p]);
+            for (int h = 0; h < f->group; h++) {
+                float *a = dst + ((size_t)t * f->group + h) * kd + (size_t)p * step, *b = a + apart;
+                const double x0 = *a, x1 = *b;
+                *a = (float)(x0 * c + x1 * s);
+                *b = (float)(x1 * c - x0 * s);
+            }
+        }
+    }
+}
+
+/* Puts the scores of the keys that are met as if nearer in their places. */
+static void take_capped(float *s, const float *s_capped, const uint64_t *capped, int rows) {
+    for (int r = 0; r < rows; r++)
+        for (uint64_t left = capped[r]; left; left &= left - 1) {
+            const size_t i = (size_t)r * TILE + (size_t)__builtin_ctzll(left);
+            s[i] = s_capped[i];
+        }
+}
+
 /* Adds the keys of one segment to part. The spans end after the segment begins. */
 static void sweep(const struct flash *f, struct worker *w, struct partial part, const struct rows *x,
                   const struct kvcache *kv, const struct attn_span *span, int n_spans, int segment) {
     const struct kv_shape *type = kv_shape(kv);
     const int kd = f->shape.k_dim, vd = f->shape.v_dim, end = x->pos + x->n;
+    int turned = 0;
     partial_clear(part, x->n * f->group, vd);
     for (int tile = segment * SEGMENT; tile < (segment + 1) * SEGMENT && tile < end; tile += TILE) {
         int first, last;
@@ -286,6 +345,13 @@ static void sweep(const struct flash *f, struct worker *w, struct partial part, 
         struct partial to = partial_at(part, first, vd);
         float *s = (f->keep ? masses_tile(f->keep, x->kv_head, tile) : w->s) + (size_t)first * TILE;
         f->tile->scores(s, w->q + (size_t)first * kd, rows, kd, k, direct ? type->type_k : DT_F32, ahead_k);
+        const int cap = f->turns ? look_capped(f, w->capped, x, span, n_spans, tile) : 0;
+        if (cap) {
+            if (!turned) turn_queries(f, w->turned, w->q, x, cap), turned = 1;
+            float *nearer = w->s_capped + (size_t)first * TILE;
+            f->tile->scores(nearer, w->turned + (size_t)first * kd, rows, kd, k, direct ? type->type_k : DT_F32, ahead_k);
+            take_capped(s, nearer, w->capped + first, rows);
+        }
         f->tile->softmax(s, rows, w->seen + first, to.m, to.sum, to.out, vd);
         if (f->keep) memcpy(masses_reference(f->keep, x->kv_head, tile) + first, to.m, (size_t)rows * sizeof *to.m);
         f->tile->gather(to.out, s, rows, vd, v, direct ? type->type_v : DT_F32, keys, ahead_v);

@@ -88,7 +88,10 @@ static void highest(const struct hip_scorer *s, float *best, const int *key, int
     for (int c = 1; c < n; c++) newest = key[c] > newest ? key[c] : newest;
     if (newest <= s->last[0]) {
         for (int r = 0; r < s->n_rows; r++)
-            for (int c = 0; c < n; c++) best[c] = s->s[(size_t)r * TILE + c] > best[c] ? s->s[(size_t)r * TILE + c] : best[c];
+            for (int c = 0; c < n; c++) {
+                const float x = s->s[(size_t)r * TILE + c];
+                best[c] = x > best[c] ? x : best[c];       /* passes over a NaN */
+            }
         return;
     }
     for (int c = 0; c < n; c++) {

@@ -15,6 +15,9 @@ struct attn_span {
     int begin, end;
     int window;            /* only keys with position > p - window: 1 is the query's own token alone */
     int until;             /* only queries with p < until */
+    int cap;               /* a query at p > cap meets these keys as if it were at cap (its rotary angle is turned back). All
+                            * spans of a mode that set it set the same, and the mode sets turns; no key is shown with a
+                            * cap and without to one query beyond it */
     uint64_t heads;        /* only query heads whose bit is set, counted within the group (groups of up to 64) */
 };
 
@@ -49,6 +52,7 @@ struct attn_mode {
     const struct attn_ops *ops;
     int max_spans;         /* most spans one select returns */
     int block;             /* tokens of one selection, cut at multiples of block; 0: any */
+    int turns;             /* its spans may have a cap: wants attn_shape.rope_freq */
     const char *warning;   /* what its user should know, one line; or NULL */
     int want_masses;       /* begin may set it for a call of one token, and must clear it for others: see take_masses */
 };
@@ -79,6 +83,6 @@ struct attn_ops {
     size_t (*bytes)(const struct attn_mode *);                     /* memory of its own worth mentioning */
 };
 
-extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2, mode_delta;
+extern const struct attn_ops mode_full, mode_stream, mode_duo, mode_hip, mode_s2, mode_delta, mode_moa;
 
 #endif

@@ -17,6 +17,7 @@ static const struct attn_key keys[] = {
     { "ratio", "0.5", "share of KV heads that see everything" },
     { "sink", "64", "first tokens the other heads see" },
     { "recent", "256", "tokens the other heads see before each query's own" },
+    { "prefill", "exact", band_prefill_help },
     { NULL, NULL, NULL },
 };
 
@@ -45,8 +46,7 @@ static int duo_open(struct attn_mode **out, const struct attn_args *args, const 
         fail(err, "attention mode duo wants heads=FILE, scores of this model's heads");
         goto done;
     }
-    if (args_real(args, "ratio", 0, 1, &ratio, err) || args_int(args, "sink", 0, 1 << 24, &d->band.sink, err) ||
-        args_int(args, "recent", 0, 1 << 24, &d->band.recent, err) ||
+    if (args_real(args, "ratio", 0, 1, &ratio, err) || band_args(&d->band, args, err) ||
         heads_read(score, path, shape->n_layers, shape->n_heads, shape->n_kv_heads, err))
         goto done;
     heads_choose(d->full, score, n, ratio);
@@ -63,6 +63,8 @@ static int is_full(const struct duo *d, int layer, int kv_head) {
     return d->full[(size_t)layer * d->n_kv_heads + kv_head];
 }
 
+static void duo_begin(struct attn_mode *m, const struct attn_call *call) { band_begin(&((struct duo *)m)->band, call); }
+
 static int duo_select(struct attn_mode *m, const struct attn_block *b, struct attn_span *span) {
     const struct duo *d = (const struct duo *)m;
     if (!is_full(d, b->layer, b->kv_head)) return band_select(&d->band, b, span);
@@ -78,5 +80,5 @@ static struct kv_store duo_store(const struct attn_mode *m, int layer, int kv_he
 const struct attn_ops mode_duo = {
     .name = "duo", .about = "retrieval heads see everything, the others the first tokens and a window (DuoAttention)",
     .source = "arXiv 2410.10819", .keys = keys,
-    .open = duo_open, .close = duo_close, .select = duo_select, .store = duo_store,
+    .open = duo_open, .close = duo_close, .begin = duo_begin, .select = duo_select, .store = duo_store,
 };

@@ -1,5 +1,5 @@
-/* mode_hip.c - hierarchically pruned attention: each block of queries searches a tree of key positions for the keys that
- * matter to it, and reads those, the first tokens, and a window of recent ones.
+/* mode_hip.c - hierarchically pruned attention: each block of queries searches a tree of key positions for the keys
+ * that matter to it, and reads those, the first tokens, and a window of recent ones.
  *
  * A mask is searched for a block of `bq` queries while prefilling, for one query while decoding, where it then serves
  * `refresh` steps; its window grows in between, so that no key falls out of sight. All heads of a KV head share a mask
@@ -144,8 +144,8 @@ static int check_chain(const struct params *p, struct err *err) {
     if (p->window < 2 * p->chunk[0])
         return fail(err, "attention mode hip: window=%d is less than two chunks of %d", p->window, p->chunk[0]);
     if (p->every[0] > p->chunk[0])
-        return fail(err, "attention mode hip: every=%d steps is more than chunk=%d: keys would be in neither", p->every[0],
-                    p->chunk[0]);
+        return fail(err, "attention mode hip: every=%d steps is more than chunk=%d: some keys would never be seen",
+                    p->every[0], p->chunk[0]);
     return 0;
 }
 
@@ -334,7 +334,8 @@ static void search_chain(const struct hip *h, struct worker *w, struct list *l, 
     }
 }
 
-static void search(const struct hip *h, struct list *l, const struct attn_call *c, int owner, int pos, int n, int first) {
+static void search(const struct hip *h, struct list *l, const struct attn_call *c, int owner, int pos, int n,
+                   int first) {
     struct worker *w = &h->workers[omp_get_thread_num()];
     const float *q = c->q + (size_t)(pos - c->pos) * h->shape.n_heads * h->shape.k_dim;
     w->scorer.kv = c->kv;

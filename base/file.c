@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MOST = 1 << 30 };            /* no text is longer; /dev/zero is */
+
 int file_read(const char *path, char **out, size_t *n, struct err *err) {
     int rc = -1;
     bool is_stdin = !strcmp(path, "-");
@@ -13,6 +15,7 @@ int file_read(const char *path, char **out, size_t *n, struct err *err) {
     size_t used = 0, size = 0;
     if (!f) return fail(err, "%s: %s", path, strerror(errno));
     for (;;) {
+        if (used >= MOST) { fail(err, "%s: more than %d MiB, wanted a text", path, MOST >> 20); goto done; }
         if (size - used < 2) {
             size_t more = size ? size * 2 : 65536;
             char *bigger = realloc(buf, more);

@@ -96,8 +96,10 @@ static int read_rope(struct model_config *c, const struct reader *r, const struc
     if (need_int(r, "rope.scaling.original_context_length", 1, 1 << 30, c->n_ctx_train, &p->orig_ctx)) return -1;
     if (opt_float(r, "rope.scaling.attn_factor", 0, 1e6, &p->attn_factor) < 0) return -1;
 
-    if (o && o->scaling && scaling_by_name(o->scaling, &p->scaling))
+    if (o && o->scaling && scaling_by_name(o->scaling, &p->scaling)) {
+        if (r->err) r->err->usage = 1;
         return fail(r->err, "--rope-scaling: got '%s', wanted none, linear or yarn", o->scaling);
+    }
     if (o && o->factor > 0) {
         p->factor = o->factor;
         if (p->scaling == ROPE_NONE && !o->scaling) p->scaling = ROPE_LINEAR;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct bytes { uint8_t *p; size_t n, cap; };
@@ -76,8 +77,12 @@ int gguf_write_open(struct gguf_writer **out, const char *path, struct err *err)
     }
     memcpy(w->tmp, path, n);
     memcpy(w->tmp + n, ".tmp", 5);
-    if (!(w->file = fopen(w->tmp, "wb"))) {
-        fail(err, "%s: %s", w->tmp, strerror(errno));
+    struct stat there;                              /* a rename would replace /dev/null */
+    const bool special = !stat(path, &there) && !S_ISREG(there.st_mode);
+    if (special || !(w->file = fopen(w->tmp, "wb"))) {
+        if (special) fail(err, "%s: %s, wanted a file to write", path, S_ISDIR(there.st_mode) ? "a directory" : "not a regular file");
+        else fail(err, "%s: %s", w->tmp, strerror(errno));
+        free(w->tmp), w->tmp = NULL;                /* not ours: nothing to remove */
         gguf_write_abort(w);
         return -1;
     }

@@ -44,14 +44,17 @@ int prompt_cache_save(const struct session *s, const char *path, struct err *err
     struct err why = { .msg = "" };
     const size_t n = (size_t)s->pos, v = (size_t)h.n_vocab;
     char *tmp = malloc(strlen(path) + 5);
+    struct stat there;                              /* a rename would replace /dev/null */
     FILE *f = NULL;
-    int rc = -1;
+    int rc = -1, made = 0;
     if (!tmp) return fail(err, "%s: no memory", path);
     sprintf(tmp, "%s.tmp", path);
+    if (!stat(path, &there) && !S_ISREG(there.st_mode)) { fail(err, "%s: not a regular file", path); goto done; }
     if (!s->any || !n) { fail(err, "%s: an empty session cannot be saved", path); goto done; }
     for (int i = 0; i < s->pos; i++)
         if (s->ids[i] < 0) { fail(err, "%s: token %d of this session is made up", path, i); goto done; }
     if (!(f = fopen(tmp, "wb"))) { fail(err, "%s: %s", tmp, strerror(errno)); goto done; }
+    made = 1;
     if (fwrite(&h, sizeof h, 1, f) != 1 || fwrite(s->ids, sizeof *s->ids, n, f) != n || fwrite(s->logits, sizeof *s->logits, v, f) != v)
         { fail(err, "%s: %s", tmp, strerror(errno)); goto done; }
     if (kv_save(s->kv, s->pos, f, &why)) { fail(err, "%s: %s", tmp, why.msg); goto done; }
@@ -60,7 +63,7 @@ int prompt_cache_save(const struct session *s, const char *path, struct err *err
     if (rc || (rc = rename(tmp, path))) fail(err, "%s: %s", path, strerror(errno));
 done:
     if (f) fclose(f);
-    if (rc) unlink(tmp);
+    if (rc && made) unlink(tmp);
     free(tmp);
     return rc ? -1 : 0;
 }
@@ -89,8 +92,10 @@ int prompt_cache_load(struct session *s, const char *path, const int32_t *ids, i
     const struct header want = header_of(s);
     struct header h;
     struct stat st = { 0 };
-    FILE *f = fopen(path, "rb");
+    const bool special = !stat(path, &st) && !S_ISREG(st.st_mode);      /* opening a pipe would wait for its writer */
+    FILE *f = special ? NULL : fopen(path, "rb");
     int rc = -1;
+    if (special) return fail(err, "%s: not a regular file", path);
     if (!f && errno == ENOENT) return 0;
     if (!f) return fail(err, "%s: %s", path, strerror(errno));
     if (fread(&h, sizeof h, 1, f) != 1 || memcmp(h.magic, magic, sizeof magic) || h.made_by[MADE_BY - 1])

@@ -7,13 +7,16 @@ enum { BATCH_DEFAULT = 512 };
 int session_open(struct session **out, const struct model *m, const struct session_options *o, struct err *err) {
     const struct model_config *c = &m->c;
     struct session *s = calloc(1, sizeof *s);
-    if (!s) return fail(err, "no memory for a session");
+    double magnitude, *freq = malloc((size_t)c->rope.n_rot / 2 * sizeof *freq);
+    if (!s || !freq) { free(s), free(freq); return fail(err, "no memory for a session"); }
+    rope_freqs(&c->rope, freq, &magnitude);
     s->m = m, s->o = *o;
     if (!s->o.batch) s->o.batch = BATCH_DEFAULT;
     if (s->o.batch > s->o.n_ctx) s->o.batch = s->o.n_ctx;
     const char *trained = *c->attn ? c->attn : NULL, *attn = o->attn ? o->attn : trained ? trained : "full";
     const struct attn_shape shape = { .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
                                       .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .max_tokens = o->n_ctx, .trained = trained,
+                                      .rope_freq = freq, .n_rot = c->rope.n_rot, .rope_split = c->arch->rope_split,
                                       .scale = c->attn_scale };
     if (o->n_ctx < 1) { fail(err, "context of %d tokens, wanted at least 1", o->n_ctx); goto fail; }
     if (attn_open_phases(&s->attn, o->attn_prefill ? o->attn_prefill : attn, o->attn_decode ? o->attn_decode : attn, &shape,
@@ -23,9 +26,11 @@ int session_open(struct session **out, const struct model *m, const struct sessi
                                  .type_k = o->type_k, .type_v = o->type_v, .stores = attn_stores(s->attn) };
     if (kv_open(&s->kv, &kv, err) || forward_open(&s->f, m, s->o.batch, err)) goto fail;
     if (!(s->logits = malloc((size_t)c->n_vocab * sizeof *s->logits))) { fail(err, "no memory for logits"); goto fail; }
+    free(freq);
     *out = s;
     return 0;
 fail:
+    free(freq);
     session_close(s);
     return -1;
 }

@@ -59,6 +59,36 @@ static void test_against_mask(void **state) {
     problem_free(&p);
 }
 
+enum { CHUNK = 70 };
+
+static int chunked(int query_head, int p, int j) {
+    int g = query_head / 2;
+    return g == 1 || g == 2 || j < sink || j >= p - p % CHUNK - recent;
+}
+
+/* The authors' prefill: a streaming head sees all of its chunk, and the window before that; tokens of the answer, which
+ * come one by one, have the exact window. */
+static void test_chunked(void **state) {
+    enum { PROMPT = 7 * CHUNK, N = PROMPT + 40 };
+    char text[160];
+    double tolerance;
+    (void)state;
+    snprintf(text, sizeof text, "%s,prefill=chunked", mode_text("0.5"));
+    struct problem p = problem_new(N, 8, 4, 32, 32, DT_F16, DT_Q8_0);
+    double *prompt = problem_naive(&p, chunked, &tolerance), *answer = problem_naive(&p, mask, &tolerance);
+    float *got = malloc((size_t)N * 256 * sizeof *got);
+    struct pair x = pair_open(&p, text, kernels_pick(NULL), CHUNK);
+    for (int pos = 0; pos < N; pos += pos < PROMPT ? CHUNK : 1) pair_feed(x, &p, pos, pos < PROMPT ? CHUNK : 1, got);
+    assert_true(largest_error(got, prompt, (size_t)PROMPT * 256) <= tolerance);
+    assert_true(largest_error(got, answer, (size_t)PROMPT * 256) > tolerance);
+    assert_true(largest_error(got + (size_t)PROMPT * 256, answer + (size_t)PROMPT * 256, 40 * 256) <= tolerance);
+    free(got);
+    free(prompt);
+    free(answer);
+    pair_close(x);
+    problem_free(&p);
+}
+
 /* The two ends are other modes, to the bit. */
 static void test_ends(void **state) {
     (void)state;
@@ -168,7 +198,7 @@ static void test_arguments(void **state) {
     assert_int_equal(attn_open(&attn, mode_text("1.5"), &s, kernels_pick(NULL), &err), -1);
     assert_non_null(strstr(err.msg, "ratio"));
     assert_int_equal(attn_open(&attn, mode_text("0.25"), &s, kernels_pick(NULL), &err), 0);
-    snprintf(text, sizeof text, "heads=%s,ratio=0.25,sink=5,recent=30", path);
+    snprintf(text, sizeof text, "heads=%s,ratio=0.25,sink=5,recent=30,prefill=exact", path);
     assert_string_equal(attn_params(attn), text);
     assert_int_equal(attn_stores(attn)[1].ring, 0);
     assert_int_equal(attn_stores(attn)[2].ring, 1);
@@ -184,7 +214,7 @@ static int remove_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_mask), cmocka_unit_test(test_ends), cmocka_unit_test(test_cost),
+        cmocka_unit_test(test_against_mask), cmocka_unit_test(test_chunked), cmocka_unit_test(test_ends), cmocka_unit_test(test_cost),
         cmocka_unit_test(test_tsv), cmocka_unit_test(test_json), cmocka_unit_test(test_choice),
         cmocka_unit_test(test_arguments),
     };

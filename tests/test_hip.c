@@ -568,6 +568,27 @@ static void test_delta(void **state) {
     problem_free(&p);
 }
 
+/* An anchor of a timeline that was given up corrects nothing later, though its position comes round again unseen. */
+static void test_delta_of_a_lost_timeline(void **state) {
+    (void)state;
+    const char *mode = "hip,dense=0,until=0,k=32,bk=2,window=64,delta=128";
+    struct problem p = problem_new(250, 4, 2, 16, 16, DT_F16, DT_F16);
+    float *got = malloc(250 * 64 * sizeof *got), *want = malloc(250 * 64 * sizeof *want);
+    struct pair s = pair_open(&p, mode, kernels_pick(NULL), 250), fresh = pair_open(&p, mode, kernels_pick(NULL), 250);
+    pair_feed(s, &p, 0, 200, got);                         /* its last anchor: 128 */
+    kv_truncate(s.kv, 110);
+    pair_feed(fresh, &p, 0, 110, want);
+    for (int t = 110; t < 140; t++) pair_feed(s, &p, t, 1, got), pair_feed(fresh, &p, t, 1, want);
+    pair_feed(s, &p, 140, 110, got);
+    pair_feed(fresh, &p, 140, 110, want);
+    assert_memory_equal(got + 110 * 64, want + 110 * 64, 140 * 64 * sizeof *got);
+    pair_close(s);
+    pair_close(fresh);
+    free(got);
+    free(want);
+    problem_free(&p);
+}
+
 /* ---- Parameters ---- */
 
 static void test_refused(void **state) {
@@ -602,7 +623,8 @@ int main(void) {
         cmocka_unit_test(test_sparse_is_not_full), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_causal),
         cmocka_unit_test(test_strange_keys), cmocka_unit_test(test_rewind), cmocka_unit_test(test_phases),
         cmocka_unit_test(test_cost_of_prefill),
-        cmocka_unit_test(test_cost_of_decode), cmocka_unit_test(test_delta), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_cost_of_decode), cmocka_unit_test(test_delta), cmocka_unit_test(test_delta_of_a_lost_timeline),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,6 +77,9 @@ done
 refuse "prompt cache of another mode" 1 "made by llama needle-proto, attention delta" "$run" $model -p "hi" -n 2 --prompt-cache "$work/pc" --prompt-cache-ro
 head -c 3000 "$work/pc" >"$work/cutpc"
 refuse "truncated prompt cache" 1 "ends early" "$run" $model -p "The little fox" -n 2 --attn delta --prompt-cache "$work/cutpc" --prompt-cache-ro
+mkfifo "$work/pipe"
+refuse "a prompt cache that is no file" 1 "$work/pipe: not a regular file" "$run" $model -p hi -n 2 --prompt-cache "$work/pipe"
+[ -p "$work/pipe" ]; report $? "and it is not replaced"
 check "phases apart" 0 "$run" $model -p "Once upon a time" -n 5 --attn-decode stream,recent=8
 grep -q 'attention full+stream,prefill full, decode stream' "$work/err"; report $? "both modes are said"
 refuse "unknown mode of a phase" 2 "no attention mode 'nope'" "$run" $model -p hi --attn-prefill nope
@@ -87,9 +90,11 @@ refuse "bad number" 2 "wanted an integer" "$run" $model -n many
 refuse "unknown mode" 2 "full" "$run" $model -p hi --attn nope
 refuse "unknown key of a mode" 2 "nope" "$run" $model -p hi --attn full,nope=1
 refuse "unknown cache type" 2 "wanted f32, f16, bf16, q8_0 or q4_0" "$run" $model -p hi -ctk q3
+refuse "unknown scaling" 2 "wanted none, linear or yarn" "$run" $model -p hi --rope-scaling nope
 refuse "unknown kernels" 2 "this CPU runs: scalar" "$run" $model -p hi --kernels sse9
 refuse "two prompts" 2 "give one of" "$run" $model -p hi -f "$work/prompt"
 refuse "missing file" 1 "No such file" "$run" no-such.gguf -p hi
+refuse "an endless prompt" 1 "/dev/zero: more than 1024 MiB" "$run" $model -f /dev/zero
 refuse "not a GGUF" 1 "$work/prompt" "$run" "$work/prompt" -p hi
 refuse "a folder" 1 "$work" "$run" "$work" -p hi
 refuse "missing prompt file" 1 "No such file" "$run" $model -f "$work/none"
@@ -106,5 +111,9 @@ if [ -w /dev/full ]; then "$run" $model -p "Once" -n 5 >/dev/full 2>"$work/err";
 setsid sh -c "exec '$run' $model -p Once -n 100000 -c 30000 --ignore-eos >'$work/out' 2>'$work/err'" & pid=$!
 sleep 1; kill -INT $pid; wait $pid; rc=$?
 [ $rc -eq 130 ] && [ -s "$work/out" ] && tail -n 1 "$work/err" | grep -q decode; report $? "Ctrl-C ends with what there is (exit $rc)"
+sleep 9 >"$work/pipe" & writer=$!
+"$run" $model -n 5 <"$work/pipe" >"$work/out" 2>"$work/err" & pid=$!
+sleep 1; kill -INT $pid; wait $pid; rc=$?; kill $writer
+[ $rc -eq 130 ] && [ ! -s "$work/out" ] && [ ! -s "$work/err" ]; report $? "Ctrl-C ends the wait for a prompt (exit $rc)"
 (ulimit -v 200000; exec "$run" $model -p Once -n 10 -c 2000000000) >"$work/out" 2>"$work/err"; [ $? -ne 0 ]; report $? "absurd context: refused"
 echo "1..$n"

@@ -100,6 +100,47 @@ static void test_keys_read(void **state) {
         }
 }
 
+static int chunk;                          /* what the mask below stands for, with sink and recent */
+
+static int chunked(int query_head, int p, int j) { return (void)query_head, j < sink || j >= p - p % chunk - recent; }
+
+/* Chunked: a token sees its whole chunk so far, and the window that ended where the chunk began. */
+static void test_chunked(void **state) {
+    static const struct { int sink, recent, n, chunk, pairs; } cases[] = {
+        { 1, 2, 16, 4, 76 }, { 4, 8, 64, 1, 754 }, { 4, 8, 64, 7, 902 }, { 4, 8, 64, 16, 1120 }, { 4, 8, 64, 64, 2080 },
+        { 20, 30, 300, 90, 0 }, { 0, 7, 200, 33, 0 }, { 70, 0, 300, 50, 0 },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[96];
+        uint64_t keys, rows;
+        double tolerance;
+        sink = cases[i].sink, recent = cases[i].recent, chunk = cases[i].chunk;
+        snprintf(text, sizeof text, "%s,prefill=chunked", mode_text());
+        struct problem p = problem_new(cases[i].n, 6, 2, 32, 32, DT_F16, i % 2 ? DT_Q8_0 : DT_F32);
+        const size_t size = (size_t)p.n * 192 * sizeof(float);
+        double *want = problem_naive(&p, chunked, &tolerance);
+        float *got = malloc(size), *exact = problem_run(&p, mode_text(), kernels_pick(NULL), chunk);
+        struct pair x = pair_open(&p, text, kernels_pick(NULL), chunk);
+        for (int pos = 0; pos < p.n; pos += chunk) pair_feed(x, &p, pos, p.n - pos < chunk ? p.n - pos : chunk, got);
+        const double error = largest_error(got, want, (size_t)p.n * 192);
+        if (error > tolerance) fail_msg("%s by %d: off by %g, allowed %g", text, chunk, error, tolerance);
+        attn_counters(x.attn, &keys, &rows);
+        if (cases[i].pairs) assert_int_equal(keys, cases[i].pairs * 6);
+        assert_int_equal(!memcmp(got, exact, size), chunk == 1);           /* token by token it is the exact window */
+        if (chunk >= p.n) {
+            float *full = problem_run(&p, "full", kernels_pick(NULL), chunk);
+            assert_memory_equal(got, full, size);
+            free(full);
+        }
+        free(got);
+        free(exact);
+        free(want);
+        pair_close(x);
+        problem_free(&p);
+    }
+}
+
 /* The ring keeps the very bits the growing cache keeps, and stops growing. */
 static void test_ring(void **state) {
     (void)state;
@@ -184,7 +225,8 @@ static void test_unseen_is_unread(void **state) {
 static void test_arguments(void **state) {
     (void)state;
     static const char *const bad[] = { "stream,sink=-1", "stream,recent=x", "stream,recent=", "stream,sink", "stream,window=4",
-                                       "stream,sink=4,sink=4", "stream,sink=1.5" };
+                                       "stream,sink=4,sink=4", "stream,sink=1.5", "stream,prefill=dense", "stream,rope=ring",
+                                       "stream,rope=cache", "stream,rope=cache,prefill=chunked" };
     struct attn_shape s = { .n_layers = 1, .n_heads = 2, .n_kv_heads = 1, .k_dim = 8, .v_dim = 8, .max_batch = 4, .scale = 1 };
     struct attn *attn;
     struct err err;
@@ -193,14 +235,14 @@ static void test_arguments(void **state) {
         assert_non_null(strstr(err.msg, "stream"));
     }
     assert_int_equal(attn_open(&attn, "stream,recent=9", &s, kernels_pick(NULL), &err), 0);
-    assert_string_equal(attn_params(attn), "sink=4,recent=9");
+    assert_string_equal(attn_params(attn), "sink=4,recent=9,prefill=exact,rope=absolute");
     attn_close(attn);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_mask), cmocka_unit_test(test_self_only),
-        cmocka_unit_test(test_equals_full_while_short), cmocka_unit_test(test_keys_read), cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_equals_full_while_short), cmocka_unit_test(test_keys_read), cmocka_unit_test(test_chunked), cmocka_unit_test(test_ring),
         cmocka_unit_test(test_rollback), cmocka_unit_test(test_unseen_is_unread), cmocka_unit_test(test_arguments),
     };
     omp_set_num_threads(1);

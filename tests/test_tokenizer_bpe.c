@@ -95,7 +95,7 @@ static void test_every_rule(void **state) {
     char *text = malloc(n + 1);
     int names = 0;
     for (char *name = strtok(list + 7, " "); name; name = strtok(NULL, " "), names++) {
-        struct err why = { "" };
+        struct err why = { .msg = "" };
         if (pretok_open(&t, name, &why)) fail_msg("%s: %s", name, why.msg);
         const char *const kinds[] = { " ", "a", "A", "1", ".", "\n", "\xE4\xB8\xAD", "\xCC\x81", " \n", "a1", "'s " };
         for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {

@@ -12,7 +12,8 @@ set -- --attn full \
     --attn duo,heads=$heads,ratio=0.25,sink=16,recent=240 --attn duo,heads=$heads,ratio=0.125,sink=16,recent=240 \
     --attn hip,dense=3,k=512 --attn hip,dense=0,k=512 \
     --attn delta,full=0,1,2,budget=64 --attn delta,full=0,1,budget=64 \
-    --attn s2,approx=1 --attn s2,approx=1,block=16,local=16,dense_first=1,dense_every=0
+    --attn s2,approx=1 --attn s2,approx=1,block=16,local=16,dense_first=1,dense_every=0 \
+    --attn moa,beta=0.25
 ./bin/needle $model --lengths 1k,4k,16k --depths 0:100:25 --trials 2 -n 12 "$@" -o $out/needle.jsonl >$out/table.txt
 {
     echo "# Needles found, by attention mode"

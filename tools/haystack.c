@@ -68,14 +68,13 @@ int main(int argc, char **argv) {
     const struct planting want = { .n_tokens = o.tokens, .depth = o.depth, .needle = fact[0].statement,
                                    .question = fact[0].question, .distractors = other, .n_distractors = o.distractors };
     if (gguf_open(&file, path, NULL, &err) || tok_open(&tok, file, NULL, &err) ||
-        haystack_open(&hay, tok, NULL, 0, (uint64_t)o.seed, &err) || haystack_plant(hay, &want, &prompt, &err) ||
-        print(tok, &prompt, &err))
+        haystack_open(&hay, tok, NULL, 0, (uint64_t)o.seed, &err) || haystack_plant(hay, &want, &prompt, &err))
         goto done;
     if (o.answer) {
         FILE *f = fopen(o.answer, "w");
-        const bool ok = f && fprintf(f, "%s\n", fact[0].answer) > 0;
-        if ((f && fclose(f)) || !ok) { fail(&err, "%s: %s", o.answer, strerror(errno)); goto done; }
+        if (!f || fprintf(f, "%s\n", fact[0].answer) < 0 || fclose(f)) { fail(&err, "%s: %s", o.answer, strerror(errno)); goto done; }
     }
+    if (print(tok, &prompt, &err)) goto done;
     fprintf(stderr, "at %d %%: %s\n", o.depth, fact[0].statement);
     rc = 0;
 done:

@@ -18,7 +18,7 @@ struct ppl {
     struct engine_args engine;
     const char *file, *kld, *ids, *logits;
     int n_ctx, windows;
-    bool special, help, ignored;
+    bool special, help, decode;
 };
 
 static const char usage[] =
@@ -32,6 +32,7 @@ static int parse(struct ppl *p, int argc, char **argv, struct err *err) {
         { "-c --ctx-size", FLAG_INT, &p->n_ctx, "N", "tokens of a window (512)", 4, 1 << 30 },
         { "--chunks", FLAG_INT, &p->windows, "N", "stop after N windows (default: all)", 1, 1 << 30 },
         { "--kld", FLAG_STR, &p->kld, "MODE", "also mean KL divergence from this mode, usually full", 0, 0 },
+        { "--decode", FLAG_ON, &p->decode, NULL, "feed one token at a time, as when generating: for modes of decode", 0, 0 },
         { "--special", FLAG_ON, &p->special, NULL, "parse special tokens in the text", 0, 0 },
         { "--ids", FLAG_STR, &p->ids, "FILE", "token ids, whitespace-separated, taken as they are", 0, 0 },
         { "--logits", FLAG_STR, &p->logits, "FILE", "where their logits go: little-endian f32 [n_tokens][n_vocab]", 0, 0 },
@@ -45,6 +46,13 @@ static int parse(struct ppl *p, int argc, char **argv, struct err *err) {
     if (p->help) {
         fputs(usage, stdout);
         flags_help(table, stdout);
+        return 0;
+    }
+    if (p->engine.attn && !strcmp(p->engine.attn, "help")) {
+        static char text[16384];
+        attn_help(text, sizeof text);
+        fputs(text, stdout);
+        p->help = true;
         return 0;
     }
     if (n) p->engine.model = model;
@@ -140,11 +148,16 @@ static void score_row(struct score *sc, const float *x, const float *base, int n
 }
 
 /* Scores ids[half..n-1], each from the tokens before it. */
-static int score_window(struct session *s, struct session *base, const int32_t *ids, int n, float *rows, int n_vocab,
+static int score_window(struct session *s, struct session *base, const int32_t *ids, int n, bool decode, float *rows, int n_vocab,
                         struct score *sc, struct err *err) {
     const int half = n / 2;
     session_truncate(s, 0);
     if (base) session_truncate(base, 0);
+    for (int i = 0; decode && i < n - 1; i++) {
+        if (session_eval(s, ids + i, 1, err) || (base && session_eval(base, ids + i, 1, err))) return -1;
+        if (i + 1 >= half) score_row(sc, session_logits(s), base ? session_logits(base) : NULL, n_vocab, ids[i + 1]);
+    }
+    if (decode) return 0;
     for (int i = 0; i < n; i += session_batch(s)) {
         const int now = n - i < session_batch(s) ? n - i : session_batch(s);
         if (session_eval_rows(s, ids + i, now, err) || (base && session_eval_rows(base, ids + i, now, err))) return -1;
@@ -192,7 +205,7 @@ static int perplexity(const struct engine *e, const struct ppl *p, struct err *e
     for (int w = 0; w < want; w++) {
         if (bos) window[0] = tok_bos(e->tok);
         memcpy(window + bos, ids + (size_t)w * fresh, (size_t)fresh * sizeof *window);
-        if (score_window(s, base, window, p->n_ctx, rows, v, &sc, err)) goto done;
+        if (score_window(s, base, window, p->n_ctx, p->decode, rows, v, &sc, err)) goto done;
         fprintf(stderr, "window %d/%d: ppl %.4f\n", w + 1, want, exp(sc.nll / (double)sc.n));
     }
     const double m = (double)sc.n, ppl = exp(sc.nll / m);

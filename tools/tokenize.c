@@ -136,7 +136,7 @@ static int command_line(int argc, char **argv, struct err *err) {
     if (help) return 0;
     int used = 0;
     if (!model && n) model = arg[used++];
-    if (!model) return fail(err, "no MODEL given");
+    if (!model) return fail(err, "no MODEL given (--help shows the flags)");
     if (used < n) {
         if (strcmp(arg[used], "-")) return fail(err, "'%s' is not a flag; a text goes to -p, a file to -f", arg[used]);
         if (file_flag) return fail(err, "both -f and -");
@@ -155,7 +155,7 @@ int main(int argc, char **argv) {
     struct tokenizer *tok = NULL;
     int status = 1;
     if (command_line(argc, argv, &err)) {
-        fprintf(stderr, "tokenize: %s (--help shows the flags)\n", err.msg);
+        fprintf(stderr, "tokenize: %s\n", err.msg);
         return 2;
     }
     if (help) {

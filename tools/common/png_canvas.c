@@ -1,6 +1,9 @@
 #include "tools/common/png_canvas.h"
+#include <errno.h>
 #include <math.h>
 #include <png.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tools/common/png_font.h"
@@ -70,6 +73,9 @@ double canvas_text_width(double size, const char *text) {
 int canvas_save(const struct canvas *c, const char *path, struct err *err) {
     png_image image = { .version = PNG_IMAGE_VERSION, .width = (png_uint_32)c->w, .height = (png_uint_32)c->h,
                         .format = PNG_FORMAT_RGB };
-    if (!png_image_write_to_file(&image, path, 0, c->rgb, 0, NULL)) return fail(err, "%s: %s", path, image.message);
+    FILE *f = fopen(path, "wb");                    /* png_image_write_to_file removes what it could not write: even a device */
+    if (!f) return fail(err, "%s: %s", path, strerror(errno));
+    const bool drawn = png_image_write_to_stdio(&image, f, 0, c->rgb, 0, NULL);
+    if (fclose(f) || !drawn) return fail(err, "%s: %s", path, drawn ? strerror(errno) : image.message);
     return 0;
 }
