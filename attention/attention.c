@@ -94,8 +94,7 @@ static int plan_stores(struct attn *a, const struct attn_shape *s, struct err *e
 static int worker_open(struct worker *w, const char *text, const struct attn_shape *shape, const struct kernels *kernels,
                        struct err *err) {
     const size_t len = strcspn(text, ",");
-    const struct attn_ops *ops = find(text, len);
-    if (!ops) return unknown(text, (int)(len > 64 ? 64 : len), err);
+    const struct attn_ops *ops = find(text, len);          /* attn_check has seen it */
     w->tile = kernels->tile;
     return args_parse(&w->args, ops->name, ops->keys, text + len, err) || ops->open(&w->mode, &w->args, shape, err) ||
            flash_open(&w->flash, shape, kernels->tile, w->mode, err) ||

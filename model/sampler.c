@@ -2,13 +2,14 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/rand.h"
 
 struct candidate { float logit; int32_t id; };
 
 struct sampler {
     struct sampler_options o;
     int n_vocab;
-    uint64_t rng;
+    struct rand rng;
     struct candidate *c;           /* [n_vocab] */
     double *p;                     /* [n_vocab] */
     int32_t *recent;               /* ring of the last accepted tokens */
@@ -19,7 +20,7 @@ struct sampler {
 int sampler_open(struct sampler **out, int n_vocab, const struct sampler_options *o, struct err *err) {
     struct sampler *s = calloc(1, sizeof *s);
     if (!s) return fail(err, "no memory for a sampler");
-    s->o = *o, s->n_vocab = n_vocab, s->rng = o->seed;
+    s->o = *o, s->n_vocab = n_vocab, s->rng.s = o->seed;
     s->size_recent = o->repeat_last_n < 0 ? 1 << 20 : o->repeat_last_n;
     s->c = malloc((size_t)n_vocab * sizeof *s->c);
     s->p = malloc((size_t)n_vocab * sizeof *s->p);
@@ -46,12 +47,9 @@ void sampler_accept(struct sampler *s, int32_t id) {
     if (s->n_recent < s->size_recent) s->n_recent++;
 }
 
-/* Uniform in [0, 1): SplitMix64 (Steele, Lea and Flood 2014), 53 bits. */
+/* Uniform in [0, 1), 53 bits. */
 static double uniform(struct sampler *s) {
-    uint64_t z = (s->rng += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+    return (double)(rand_u64(&s->rng) >> 11) * 0x1p-53;
 }
 
 int32_t sampler_argmax(const float *logits, int n_vocab) {

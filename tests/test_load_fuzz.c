@@ -14,7 +14,7 @@
 #include "model/session.h"
 #include "tests/common/temp.h"
 #include "tokenizer/tokenizer.h"
-#include "tools/common/synth_rand.h"
+#include "base/rand.h"
 #include "tools/common/synth_random.h"
 #include <cmocka.h>           /* last: it has a macro called fail */
 
@@ -180,7 +180,7 @@ static void fields_sentencepiece(void **state) { (void)state; every_field("llama
 static void fields_bpe(void **state) { (void)state; every_field("llama-3.1-8b", TOKENS_LLAMA3); }
 
 static void flips(const char *shape, enum synth_tokens tokens, uint64_t seed) {
-    struct synth_rand r = { seed };
+    struct rand r = { seed };
     load_sample(shape, tokens);
     whole_file();
     for (int round = 0; round < 1200; round++) {
@@ -202,7 +202,7 @@ static void flips_bpe(void **state) { (void)state; flips("llama-3.1-8b", TOKENS_
 
 static void truncated(void **state) {
     (void)state;
-    struct synth_rand r = { 3 };
+    struct rand r = { 3 };
     load_sample("llama-3.1-8b", TOKENS_LLAMA3);
     whole_file();
     for (int round = 0; round < 300; round++) {

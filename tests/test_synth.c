@@ -10,7 +10,7 @@
 #include "model/gguf.h"
 #include "tests/common/temp.h"
 #include "tools/common/synth_induction.h"
-#include "tools/common/synth_rand.h"
+#include "base/rand.h"
 #include "tools/common/synth_random.h"
 #include <cmocka.h>           /* last: it has a macro called fail */
 
@@ -239,7 +239,7 @@ static void induction(const char *type, int lookups, uint64_t seed) {
     float *e = floats(g, "token_embd.weight");
     int n_vocab = (int)need(g, "token_embd.weight")->ne[1];
     struct layer first = load_layer(g, 0);
-    struct synth_rand r = { seed + 99 };
+    struct rand r = { seed + 99 };
     double q[H * HEAD], k[G * HEAD], x[D];
     char what[64];
 

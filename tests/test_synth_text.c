@@ -13,7 +13,7 @@
 #include "tests/common/temp.h"
 #include "tokenizer/tokenizer.h"
 #include "tools/common/synth_induction.h"
-#include "tools/common/synth_rand.h"
+#include "base/rand.h"
 #include "tools/common/synth_random.h"
 #include <cmocka.h>           /* last: it has a macro called fail */
 
@@ -129,7 +129,7 @@ static const char needle[] = " The secret code is 7391 orange kettle.";
 static const char cue[] = "\nThe secret code is", answer[] = " 7391 orange kettle.";
 
 /* Sentences that share words with the needle but never four in a row. */
-static size_t tell(struct synth_rand *r, char *out, size_t size, double depth) {
+static size_t tell(struct rand *r, char *out, size_t size, double depth) {
     static const char *const who[] = { "The fox", "My sister", "The old sailor", "A clever owl", "The secret garden" };
     static const char *const what[] = { "is happy", "found an orange lamp", "wrote 73 letters", "has a kettle", "code of law" };
     static const char *const when[] = { "before the rain.", "in the morning.", "at 9 o'clock.", "and went home." };
@@ -170,7 +170,7 @@ static void recite(const struct engine *e, const char *text, const char *attn, i
 static void needles_at_every_depth(void **state) {
     (void)state;
     struct err err = { 0 };
-    struct synth_rand r = { 17 };
+    struct rand r = { 17 };
     static char text[3000];
     for (int lookups = 2; lookups <= 4; lookups++) {
         struct induction_options o = { .n_ctx = 131072, .n_lookups = lookups, .seed = (uint64_t)lookups };
@@ -200,7 +200,7 @@ static void ground_truth_about_heads(void **state) {
         { "1\t1\n0\t1\n0\t1\n", 4 / 6.0, false },         /* all the others */
     };
     struct err err = { 0 };
-    struct synth_rand r = { 4 };
+    struct rand r = { 4 };
     static char text[6000];
     struct induction_options o = { .n_ctx = 131072, .n_lookups = 2, .seed = 6 };
     const char *path = temp_path("induction.gguf"), *heads = temp_path("heads.tsv");

@@ -6,7 +6,7 @@
 #include "kernels/matmul.h"
 #include "kvcache/kvcache.h"
 #include "tools/common/bench_fill.h"
-#include "tools/common/synth_rand.h"
+#include "base/rand.h"
 
 enum { SEED = 1 };
 
@@ -169,7 +169,7 @@ static int open_lanes(struct bench *b, int n_ctx, struct err *err) {
 int bench_run(const struct engine *e, const struct bench_options *o, bench_emit emit, void *ctx, struct err *err) {
     struct bench b = { .e = e, .o = o, .emit = emit, .ctx = ctx };
     const int p = largest(&o->prompt), g = largest(&o->gen);
-    struct synth_rand random = { SEED };
+    struct rand random = { SEED };
     int rc = -1;
     b.n_ids = p > g ? p : g;
     if (b.n_ids < e->args.batch) b.n_ids = e->args.batch;

@@ -129,7 +129,7 @@ int haystack_open(struct haystack **out, const struct tokenizer *tok, const char
         char line[STORY_SENTENCE];
         story_begin(&dice, seed);
         story_next(&dice, line);                                        /* its state is now as random as any */
-        for (uint64_t skip = dice.rng % count_sentences(h); skip; skip--) next_of_text(h, &len);
+        for (uint64_t skip = dice.rng.s % count_sentences(h); skip; skip--) next_of_text(h, &len);
     }
     *out = h;
     return 0;

@@ -33,14 +33,7 @@ static const char *const times[] = { "One day", "The next morning", "Later", "Af
 
 #define PICK(s, list) ((list)[below(s, (int)(sizeof(list) / sizeof *(list)))])
 
-static uint64_t bits(struct story *s) {                 /* SplitMix64 */
-    uint64_t z = (s->rng += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static int below(struct story *s, int n) { return (int)((bits(s) >> 33) * (uint64_t)n >> 31); }
+static int below(struct story *s, int n) { return (int)((rand_u64(&s->rng) >> 33) * (uint64_t)n >> 31); }
 
 static void put(char out[STORY_SENTENCE], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void put(char out[STORY_SENTENCE], const char *fmt, ...) {
@@ -57,7 +50,7 @@ static void name(struct story *s, char out[24]) {
     out[0] = (char)toupper((unsigned char)out[0]);
 }
 
-void story_begin(struct story *s, uint64_t seed) { *s = (struct story){ .rng = seed }; }
+void story_begin(struct story *s, uint64_t seed) { *s = (struct story){ .rng.s = seed }; }
 
 static void new_hero(struct story *s) {
     static const char *const pronouns[2][3] = { { "He", "his", "him" }, { "She", "her", "her" } };

@@ -6,11 +6,12 @@
 #define TOOLS_COMMON_STORY_H
 #include <stddef.h>
 #include <stdint.h>
+#include "base/rand.h"
 
 enum { STORY_SENTENCE = 256 };         /* no sentence is longer, its NUL included */
 
 struct story {
-    uint64_t rng;
+    struct rand rng;
     int left;                          /* sentences to come in the middle of the current story */
     int part;                          /* 0: a new story begins */
     char hero[24], friend_[24], he[8], his[8], him[8];

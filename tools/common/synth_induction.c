@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "tools/common/synth_rand.h"
+#include "base/rand.h"
 #include "tools/common/synth_type.h"
 #include "tools/common/synth_vocab.h"
 
@@ -47,7 +47,7 @@ struct maker {
 /* ---- codes ---- */
 
 /* 0 .. n - 1 in random order. */
-static void shuffle(int *list, int n, struct synth_rand *r) {
+static void shuffle(int *list, int n, struct rand *r) {
     for (int i = 0; i < n; i++) list[i] = i;
     for (int i = n - 1; i > 0; i--) {
         int j = (int)rand_below(r, (uint32_t)i + 1), t = list[i];
@@ -256,7 +256,7 @@ static void put_metadata(struct maker *s) {
 }
 
 static int prepare(struct maker *s, struct err *err) {
-    struct synth_rand r = { s->o->seed };
+    struct rand r = { s->o->seed };
     if (vocab_words(&s->vocab, err)) return -1;
     int n = s->vocab.n;
     s->n_layers = 1 + s->o->n_lookups;

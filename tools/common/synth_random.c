@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "tools/common/synth_rand.h"
+#include "base/rand.h"
 #include "tools/common/synth_type.h"
 #include "tools/common/synth_vocab.h"
 
@@ -18,7 +18,7 @@ struct maker {
     const struct recipe *recipe;
     struct recipe_model model;     /* what the recipe wants to know */
     struct gguf_writer *w;
-    struct synth_rand rand;
+    struct rand rand;
     float *normal;                 /* [POOL_VALUES], standard deviation 1 */
     struct pool pool[32];
     int n_pools;
