@@ -69,6 +69,8 @@ void session_narrow(struct session *, const unsigned char *narrow, int sink, int
 void session_report(const struct session *, void (*fn)(void *ctx, const char *name, double value), void *ctx);
 /* Keys read per token, layer and query head, over everything evaluated since the last reset. */
 double session_keys_read(const struct session *);
+/* Keys scored in order to choose what is read, per token, layer and KV head: a key counts once for all query heads. */
+double session_keys_searched(const struct session *);
 void session_keys_reset(struct session *);
 
 #endif
