@@ -39,8 +39,11 @@ done:
 
 int file_folder_writable(const char *path, struct err *err) {
     const char *slash = strrchr(path, '/');
-    char *folder = slash ? strndup(path, slash > path ? (size_t)(slash - path) : 1) : strdup(".");
+    const size_t n = slash ? (size_t)(slash - path) + 1 : 0;
+    char *folder = malloc(n + 2);
     if (!folder) return fail(err, "%s: no memory", path);
+    memcpy(folder, path, n);
+    memcpy(folder + n, ".", 2);                     /* "folder/.": must be one */
     const int rc = access(folder, W_OK | X_OK);
     free(folder);
     return rc ? fail(err, "%s: %s", path, strerror(errno)) : 0;
