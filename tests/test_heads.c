@@ -549,11 +549,16 @@ static void test_layers(void **state) {
     assert_int_equal(attn_check(text, &err), 0);
     heads_layers_setting(text, 20, some, 4, &delta_share);
     assert_string_equal(text, "delta,full=0,2,3,bu");
-    uint64_t scratch[8];
-    int page[4];
-    const float mass[] = { 0, 0, 0, 0 };
-    assert_int_equal(delta_choose(page, mass, 4, &delta_share, scratch), 4);       /* fewer pages than a list holds */
-    for (int i = 0; i < 4; i++) assert_int_equal(page[i], i);
+    uint64_t scratch[2 * 13];
+    int page[12];
+    float mass[13];
+    for (int i = 0; i < 13; i++) mass[i] = i;
+    for (int n = 1; n <= 12; n++) {                        /* no more pages than a list holds */
+        assert_int_equal(delta_choose(page, mass, n, &delta_share, scratch), n);
+        for (int i = 0; i < n; i++) assert_int_equal(page[i], i);
+    }
+    assert_int_equal(delta_choose(page, mass, 13, &delta_share, scratch), 12);     /* the least of those between goes */
+    for (int i = 0; i < 12; i++) assert_int_equal(page[i], i ? i + 1 : 0);
 }
 
 static void test_stretch(void **state) {

@@ -98,6 +98,7 @@ refuse "a text without --delta" 2 "go with --delta" "$heads" $proto --text "$wor
 refuse "lists without a choice" 2 "leave nothing to choose of --budget 12" "$heads" $proto --delta --budget 12 --recent-pages 12
 refuse "contexts too short for lists" 2 "wanted more than 2048" "$heads" $proto --delta --lengths 2k
 refuse "more full layers than layers" 1 "--full: got 5, the model has 4 layers" "$heads" $proto --delta $lists --depths 50 --samples 1 --full 5
+refuse "a text that is not there" 1 "nowhere: No such file" "$heads" $proto --delta $lists --text "$work/nowhere"
 refuse "neither questions nor text" 2 "wanted --text FILE" "$heads" $proto --delta --no-questions
 refuse "nothing left to write" 2 "--no-ablation" "$heads" $proto --no-ablation --score ablation
 refuse "an unknown style" 2 "--style: got" "$heads" $proto --style poem

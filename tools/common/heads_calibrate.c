@@ -19,6 +19,8 @@ struct calibration {
     const struct heads_options *o;
     int n;                             /* layers */
     struct heads_delta *delta;
+    int32_t *ids;                      /* [n_ids] the user's text; NULL: none */
+    int n_ids;
     int runs;                          /* samples */
     double *weight;                    /* [n] harm when the layer sees nothing far: first the sum, then the mean */
     float *harm;                       /* [n] of one sample */
@@ -42,18 +44,14 @@ static int take_layers(void *ctx, struct heads_probe *p, struct session *session
     return 0;
 }
 
-/* Calls fn for stretches of the user's text, at every length. */
-static int read_text(struct calibration *c, heads_ask_fn *fn, void *ctx, const struct lengths *lengths, int n, struct err *err) {
+static int read_text(struct calibration *c, struct err *err) {
     char *text = NULL;
-    int32_t *ids = NULL;
     size_t size;
     if (file_read(c->o->text, &text, &size, err)) return -1;
-    const int n_ids = tok_encode(c->ask->e->tok, text, size, TOK_BOS, &ids, err);
-    int rc = n_ids < 0 ? -1 : 0;
-    for (int i = 0; i < lengths->n && !rc; i++) rc = heads_ask_text(c->ask, ids, n_ids, lengths->at[i], n, fn, ctx, err);
+    const int n = tok_encode(c->ask->e->tok, text, size, TOK_BOS, &c->ids, err);
     free(text);
-    if (n_ids >= 0) free(ids);
-    return rc;
+    if (n >= 0) c->n_ids = n;
+    return n < 0 ? -1 : 0;
 }
 
 static int measure(struct calibration *c, struct err *err) {
@@ -61,7 +59,8 @@ static int measure(struct calibration *c, struct err *err) {
     for (int i = 0; i < o->lengths.n && !o->no_questions; i++)
         if (heads_ask(c->ask, o->lengths.at[i], o->seed, o->samples, take_layers, c, err)) return -1;
     const int answered = c->runs;
-    if (o->text && read_text(c, take_layers, c, &o->lengths, o->samples, err)) return -1;
+    for (int i = 0; i < o->lengths.n && c->ids; i++)
+        if (heads_ask_text(c->ask, c->ids, c->n_ids, o->lengths.at[i], o->samples, take_layers, c, err)) return -1;
     const struct heads_delta_sums *s = heads_delta_sums(c->delta, err);
     if (!s) return -1;
     if (!s->rows)
@@ -176,24 +175,24 @@ static int take_proof(void *ctx, struct heads_probe *probe, struct session *sess
 static int prove(struct calibration *c, const char *setting, struct err *err) {
     const struct heads_options *o = c->o;
     const struct engine *e = c->ask->e;
-    const struct lengths longest = { 1, { o->lengths.at[o->lengths.n - 1] } };
+    const int length = o->lengths.at[o->lengths.n - 1];
     const size_t n_vocab = (size_t)e->model->c.n_vocab;
-    struct session_options so = engine_session_options(e, longest.at[0]);
+    struct session_options so = engine_session_options(e, length);
     struct proof p = { .c = c, .full = malloc(n_vocab * sizeof *p.full), .sparse = malloc(n_vocab * sizeof *p.sparse),
-                       .held = malloc((size_t)longest.at[0] * sizeof *p.held) };
+                       .held = malloc((size_t)length * sizeof *p.held) };
     int rc = -1;
     so.attn = setting, so.attn_prefill = so.attn_decode = NULL, so.stop = c->ask->stop;
     if (!p.full || !p.sparse || !p.held) fail(err, "no memory");
     else if (!session_open(&p.s, e->model, &so, err))
-        rc = o->no_questions ? read_text(c, take_proof, &p, &longest, 1, err)
-                             : heads_ask(c->ask, longest.at[0], o->seed + o->samples, 1, take_proof, &p, err);
+        rc = o->no_questions ? heads_ask_text(c->ask, c->ids, c->n_ids, length, 1, take_proof, &p, err)
+                             : heads_ask(c->ask, length, o->seed + o->samples, 1, take_proof, &p, err);
     if (!rc && p.tokens)
         printf("\nIn use, %s, in %d tokens (those the prompt itself foretells left out):\n\n"
                "| attention | tokens right | log-probability | same first choice | KL from full | keys read |\n|---|---|---|---|---|---|\n"
                "| full | %d of %d | %.3f | - | - | 1.00 |\n| delta | %d of %d | %.3f | %d of %d | %.2e | %.2f |\n",
-               o->no_questions ? "on the text" : "on a fact not seen before", longest.at[0], p.right_full, p.tokens,
+               o->no_questions ? "on the text" : "on a fact not seen before", length, p.right_full, p.tokens,
                p.log_prob_full / p.tokens, p.right, p.tokens, p.log_prob / p.tokens, p.same, p.tokens, p.kl / p.tokens,
-               p.keys / p.tokens / longest.at[0]);
+               p.keys / p.tokens / length);
     session_close(p.s);
     free(p.full);
     free(p.sparse);
@@ -253,9 +252,10 @@ int heads_calibrate(struct heads_ask *ask, struct err *err) {
     c.weight = calloc(n, sizeof *c.weight), c.harm = malloc(n * sizeof *c.harm), c.best = malloc(n * sizeof *c.best);
     c.recall = calloc(n * n, sizeof *c.recall), c.full = malloc(n * n), c.kept = malloc(n * sizeof *c.kept);
     if (!c.weight || !c.harm || !c.best || !c.recall || !c.full || !c.kept) fail(err, "no memory to compare %zu layers", n);
-    else if (!heads_delta_open(&c.delta, ask->e->model, &o->share, o->lengths.at[o->lengths.n - 1], err))
+    else if ((!o->text || !read_text(&c, err)) && !heads_delta_open(&c.delta, ask->e->model, &o->share, o->lengths.at[o->lengths.n - 1], err))
         rc = measure(&c, err) || deliver(&c, err) ? -1 : 0;
     heads_delta_close(c.delta);
+    free(c.ids);
     free(c.weight);
     free(c.harm);
     free(c.best);
