@@ -35,7 +35,8 @@ def read(arguments):
     files = {name: path for name, path in named}
     out = {name: None if path.endswith(".json") else read_tsv(path) for name, path in files.items()}
     shapes = {s.shape for s in out.values() if s is not None}
-    if len(shapes) != 1: raise SystemExit(f"wanted files of one model, at least one a TSV; got layers x KV heads: {sorted(shapes)}")
+    if len(shapes) != 1:
+        raise SystemExit(f"wanted files of one model, at least one a TSV; got layers x KV heads: {sorted(shapes)}")
     return {name: read_json(files[name], *shapes.copy().pop()) if s is None else s for name, s in out.items()}
 
 

@@ -127,7 +127,7 @@ def fit(net, batches, o, say=lambda line: None):
         if step >= o.steps - fifth: late.append(gates.detach().clamp(0, 1).clone())
         if (step + 1) % 25 == 0:
             open_ = gates.detach().clamp(0, 1).sum()
-            say(f"step {step + 1}, {time.time() - began:.0f} s: harm {moved:.4f}, sum of the gates {open_:.2f} of {gates.numel()}, "
+            say(f"step {step + 1}, {time.time() - began:.0f} s: harm {moved:.4f}, gates {open_:.2f} of {gates.numel()}, "
                 f"{len(h)} of {batch.asked.sum()} answer tokens count")
     if not late: raise SystemExit("gates.py: no answer in the last texts that the model knows")
     return torch.stack(late).mean(0)
@@ -188,7 +188,7 @@ def main():
     unseen = [draw(dice, tok, o) for _ in range(EXAM)]
     share, _ = exam(net, unseen, torch.ones(net.shape.layers, net.shape.kv_heads), o)
     if share < MUST_KNOW:
-        raise SystemExit(f"gates.py: the model gets {share:.0%} of the answers' tokens right: nothing can be said about its heads")
+        raise SystemExit(f"gates.py: the model gets {share:.0%} of the answers right: nothing can be said about its heads")
     gates = fit(net, iter(lambda: draw(dice, tok, o), None), o, lambda line: print(line, file=sys.stderr, flush=True))
     if o.output: write(o.output, gates)
     report(net, gates, unseen, o)
