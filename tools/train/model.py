@@ -77,8 +77,9 @@ class Model(nn.Module):
         a = positions[..., None] * self.theta
         return torch.from_numpy(np.stack([np.cos(a), np.sin(a)], -1).astype(np.float32))
 
-    def forward(self, ids, positions, temperature=None, key_bias=None):
-        """ids [B][T], positions numpy [B][T]; temperature [B] multiplies the attention scores. Hidden states [B][T][width]."""
+    def forward(self, ids, positions, temperature=None, key_bias=None, gather=None):
+        """ids [B][T], positions numpy [B][T]; temperature [B] multiplies the attention scores. Hidden states [B][T][width].
+        gather(layer, qkv, attend's options) stands in for attention, to look into the heads or to change what they see."""
         s = self.shape
         scale = torch.full((len(ids),), s.head_dim ** -.5)
         if temperature is not None: scale = scale * temperature
@@ -86,8 +87,9 @@ class Model(nn.Module):
         x = F.embedding(ids, self.embedding)
         for l in range(s.layers):
             h = (rms(x) * self.attn_norm[l]).bfloat16()
-            h = attend(linear(h, self.qkv[l]), s.heads, s.kv_heads, cs=turn, pairs=self.rotated, scale=scale, key_bias=key_bias,
-                       until=s.mask(l, ids.shape[1]))
+            how = dict(cs=turn, pairs=self.rotated, scale=scale, key_bias=key_bias, until=s.mask(l, ids.shape[1]))
+            h = linear(h, self.qkv[l])
+            h = gather(l, h, **how) if gather else attend(h, s.heads, s.kv_heads, **how)
             x = x + linear(h, self.out[l])
             h = (rms(x) * self.ff_norm[l]).bfloat16()
             gate, up = linear(h, self.gate_up[l]).chunk(2, -1)
