@@ -459,6 +459,12 @@ static int levels(int n, int width) {
     return l;
 }
 
+/* Keys a search may read: two branches for each survivor of a round; of the last round's, one is the parent's own. */
+static uint64_t most_searched(int blocks, int width, int bk) {
+    const int l = levels(blocks, width);
+    return (uint64_t)width * (uint64_t)bk * (uint64_t)(l > 1 ? 2 * l - 1 : 2 * l);
+}
+
 /* Prefill from 4k to 128k tokens: what is attended grows as T, what is searched as T log T, both as the formula says. */
 static void test_cost_of_prefill(void **state) {
     (void)state;
@@ -470,7 +476,7 @@ static void test_cost_of_prefill(void **state) {
     for (int pos = 0, last = 0; pos < N; pos += 2048) {
         pair_feed(s, &p, pos, 2048, out);
         for (int p1 = pos + BQ - 1; p1 < pos + 2048; p1 += BQ)
-            if (p1 - W + 1 > SINK) most += (uint64_t)2 * K * (uint64_t)levels((p1 - W + 1 - SINK + BK - 1) / BK, K / BK);
+            if (p1 - W + 1 > SINK) most += most_searched((p1 - W + 1 - SINK + BK - 1) / BK, K / BK, BK);
         const int length = pos + 2048;
         if (length < 4096 || (length & (length - 1))) continue;
         const uint64_t searched = attn_searched(s.attn);
@@ -511,7 +517,7 @@ static void test_cost_of_decode(void **state) {
         for (int t = 0; t < STEPS; t++, pos++) pair_feed(s, &p, pos, 1, out);
         attn_counters(s.attn, &keys[1], &rows[1]);
         const uint64_t read = keys[1] - keys[0], searches = (attn_searched(s.attn) - searched);
-        const uint64_t bound = (uint64_t)2 * K * (uint64_t)levels((pos - W - SINK) / BK, K / BK) * 2 * (STEPS / 8 + 1);
+        const uint64_t bound = most_searched((pos - W - SINK) / BK, K / BK, BK) * 2 * (STEPS / 8 + 1);
         if (!first) first = read;
         assert_true(searches <= bound && searches > bound * 8 / 10);
         const uint64_t per_row = (uint64_t)(K + W + SINK), most = per_row + 7;   /* the window grows until the next search */
