@@ -1,5 +1,9 @@
 /* Mode hip through the cache: which keys each query reads, against the method written down plainly; what must not
- * change a bit; what it costs; delta correction. */
+ * change a bit; what it costs; delta correction.
+ *
+ * Not here, because the mode has no such thing: packing the selected keys into new positions (RoPE beyond the trained
+ * length; stream,rope=cache and s2 test turned queries), and attending the end of a prompt in full, which the authors'
+ * correction does and ours leaves to --attn-decode full. What is lost on a real text: test_story.c. */
 #include "tests/common/attend.h"
 #include "tests/common/check.h"
 #include "tests/common/tiny.h"
