@@ -3,15 +3,16 @@
 #include <stddef.h>
 #include <string.h>
 #include "kernels/mat.h"
+#include "kernels/peak.h"
 #include "kernels/tile.h"
 #include "kernels/vec.h"
 
 static const struct kernels sets[] = {
-    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar },
+    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar, &peak_scalar },
 #ifdef __x86_64__
-    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2 },
-    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512 },
-    { "amx", &vec_avx512, &mat_amx, &tile_avx512 },
+    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2, &peak_avx2 },
+    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512, &peak_avx512 },
+    { "amx", &vec_avx512, &mat_amx, &tile_avx512, &peak_avx512 },
 #endif
 };
 
