@@ -175,7 +175,7 @@ static void count(struct draft *d, struct rand *r) {
     keep_apart(d, key);
 }
 
-static void draw(struct draft *d, enum task t, struct rand *r, const struct relation *rel) {
+static void draw_any(struct draft *d, enum task t, struct rand *r, const struct relation *rel) {
     d->n_apart = 0, *d->q = (struct quest){ 0 };
     switch (t) {
     case TASK_MULTIVALUE: multivalue(d, r); break;
@@ -184,6 +184,16 @@ static void draw(struct draft *d, enum task t, struct rand *r, const struct rela
     case TASK_COUNT: count(d, r); break;
     default: fact(d, r, rel, t == TASK_WORDS);
     }
+}
+
+/* One whose question does not give its answer away. */
+static void draw(struct draft *d, enum task t, struct rand *r, const struct relation *rel) {
+    bool given_away;
+    do {
+        draw_any(d, t, r, rel);
+        given_away = false;
+        for (int i = 0; i < d->q->n_answers; i++) given_away = given_away || strcasestr(d->q->question, d->q->answer[i]);
+    } while (given_away);
 }
 
 /* ---- quests --------------------------------------------------------------------------------------------------- */
