@@ -11,15 +11,12 @@
 #include "kernels/acts_encode.h"
 #include "kernels/blocks.h"
 #include "kernels/mat_f_avx2.h"
-#include "kernels/mat_pack.h"
+#include "kernels/mat_shape.h"
 #include "kernels/mat_strip.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
 typedef uint16_t lanes16 __attribute__((vector_size(32)));
-
-/* A format, as constants for the compiler. */
-struct shape { int type, block, sub, bits, centre, min, book; };
 
 INLINE int is_signed(struct shape f) { return f.bits == 8 || f.book; }
 
@@ -69,16 +66,6 @@ INLINE struct head open_head(struct shape f, const uint8_t *p, int half) {
     if (f.block != 32) p += subs * PANEL;
     g.min = p + 8 * half;
     return g;
-}
-
-INLINE size_t head_bytes(struct shape f) {
-    int subs = f.block == 32 ? 0 : f.block / f.sub * (f.min && f.type != DT_Q2_K ? 2 : 1);
-    return (size_t)(f.min ? 64 : 32) + (size_t)subs * PANEL;
-}
-
-/* Where the codes of a panel begin. */
-INLINE size_t heads_bytes(struct shape f, size_t cols) {
-    return (cols / (size_t)f.block * head_bytes(f) + 63) / 64 * 64;
 }
 
 INLINE __m256 scale_of(struct shape f, const struct head *g, int s) {
@@ -267,7 +254,7 @@ static void quant(float *y, size_t ldy, const struct mat_format *f, const void *
     switch (f->type) {
 #define CASE(type, ...) \
     case DT_##type: \
-        quant_as((struct shape){ DT_##type, __VA_ARGS__ }, y, ldy, w, rows, x, scratch); \
+        quant_as(MAT_SHAPE(type, __VA_ARGS__), y, ldy, w, rows, x, scratch); \
         break;
     MAT_FORMATS(CASE)
     default: break;
