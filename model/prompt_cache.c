@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/file.h"
 #include "model/session_internal.h"
 
 static const char magic[8] = "needle1";
@@ -39,17 +40,22 @@ static struct header header_of(const struct session *s) {
     return h;
 }
 
+int prompt_cache_check(const char *path, struct err *err) {
+    struct stat there;                              /* a rename would replace /dev/null */
+    if (!stat(path, &there) && !S_ISREG(there.st_mode)) return fail(err, "%s: not a regular file", path);
+    return file_folder_writable(path, err);
+}
+
 int prompt_cache_save(const struct session *s, const char *path, struct err *err) {
     const struct header h = header_of(s);
     struct err why = { .msg = "" };
     const size_t n = (size_t)s->pos, v = (size_t)h.n_vocab;
     char *tmp = malloc(strlen(path) + 5);
-    struct stat there;                              /* a rename would replace /dev/null */
     FILE *f = NULL;
     int rc = -1, made = 0;
     if (!tmp) return fail(err, "%s: no memory", path);
     sprintf(tmp, "%s.tmp", path);
-    if (!stat(path, &there) && !S_ISREG(there.st_mode)) { fail(err, "%s: not a regular file", path); goto done; }
+    if (prompt_cache_check(path, err)) goto done;
     if (!s->any || !n) { fail(err, "%s: an empty session cannot be saved", path); goto done; }
     for (int i = 0; i < s->pos; i++)
         if (s->ids[i] < 0) { fail(err, "%s: token %d of this session is made up", path, i); goto done; }

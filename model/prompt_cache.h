@@ -6,6 +6,8 @@
 #define MODEL_PROMPT_CACHE_H
 #include "model/session.h"
 
+/* Whether path can be written, asked before the work that is to be saved there. */
+int prompt_cache_check(const char *path, struct err *);
 int prompt_cache_save(const struct session *, const char *path, struct err *);
 /* Takes over as many tokens as the file shares with ids from the beginning on; the session must be empty and is left at
  * that position, with logits when all n are there. Returns their number (0: nothing shared, or no such file), or -1. */
