@@ -330,6 +330,12 @@ static int context_size(const struct run *r, const struct model_config *c, int n
     return n_ctx > 0 ? n_ctx : 1;
 }
 
+/* A run that goes through the weights but once reads them as they lie in the file: a repacked copy would cost more memory
+ * and time than it saves. */
+static bool passes_once(const struct run *r, const struct engine *e, int n_prompt) {
+    return !r->chat && (r->n_predict == 0 || r->n_predict == 1) && n_prompt <= e->args.batch;
+}
+
 static int run(struct run *r, struct engine *e, struct err *err) {
     char *text = NULL;
     size_t n_text = 0;
@@ -362,7 +368,7 @@ static int run(struct run *r, struct engine *e, struct err *err) {
     if (session_open(&s, e->model, &so, err)) goto done;
     report_memory(e, s, &so, log);
     if (r->dry_run) { rc = 0; goto done; }
-    if (engine_load(e, err) || sampler_open(&sm, e->model->c.n_vocab, &r->sampler, err)) goto done;
+    if ((!passes_once(r, e, n) && engine_load(e, err)) || sampler_open(&sm, e->model->c.n_vocab, &r->sampler, err)) goto done;
     for (int i = 0; i < n; i++) sampler_accept(sm, ids[i]);
     st.load_ms = clock_ms() - load_start;
 

@@ -9,7 +9,7 @@
  *   = |  sum 0    |  sum 1    | ...  |  sum 15   |   s32 */
 #include <immintrin.h>
 #include "kernels/blocks.h"
-#include "kernels/mat_pack.h"
+#include "kernels/mat_shape.h"
 #include "kernels/mat_strip.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -45,8 +45,7 @@ INLINE __m512i unsigned_book(void) {
     return _mm512_broadcast_i32x4(_mm_xor_si128(book, _mm_set1_epi8((char)0x80)));
 }
 
-/* A format, as constants for the compiler; the head of one block of columns. */
-struct shape { int type, block, sub, bits, centre, min, book; };
+/* The head of one block of columns. */
 struct head { const uint8_t *scale, *min; __m512 d, dmin; };
 
 INLINE __m512 half16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
@@ -60,16 +59,6 @@ INLINE struct head open_head(struct shape f, const uint8_t *p) {
     if (f.block != 32) p += subs * PANEL;
     g.min = p;
     return g;
-}
-
-INLINE size_t head_bytes(struct shape f) {
-    int subs = f.block == 32 ? 0 : f.block / f.sub * (f.min && f.type != DT_Q2_K ? 2 : 1);
-    return (size_t)(f.min ? 64 : 32) + (size_t)subs * PANEL;
-}
-
-/* Where the codes of a panel begin. */
-INLINE size_t heads_bytes(struct shape f, size_t cols) {
-    return (cols / (size_t)f.block * head_bytes(f) + 63) / 64 * 64;
 }
 
 /* d * scale and dmin * min of sub-block s of a group. */
@@ -203,17 +192,15 @@ INLINE void unpack(struct shape f, const struct strip *out, const uint8_t *panel
 }
 
 /* The functions of each format. */
-#define SHAPE(type, block, sub, bits, centre, min, book) \
-    (struct shape){ DT_##type, block, sub, bits, centre, min, book }
 #define FEW(name, np, nt, type, ...) \
     static void name##_##type(float *y, size_t ldy, const uint8_t *panel, size_t bytes, int rows, \
                               const struct qacts *x, int t) { \
-        few(SHAPE(type, __VA_ARGS__), np, nt, y, ldy, panel, bytes, rows, x, t); \
+        few(MAT_SHAPE(type, __VA_ARGS__), np, nt, y, ldy, panel, bytes, rows, x, t); \
     }
 #define FUNCTIONS(type, ...) \
     FEW(one, 1, 1, type, __VA_ARGS__) FEW(two_panels, 2, 1, type, __VA_ARGS__) FEW(four, 1, 4, type, __VA_ARGS__) \
     static void unpack_##type(const struct strip *s, const uint8_t *panel, int cols, int is_signed) { \
-        unpack(SHAPE(type, __VA_ARGS__), s, panel, cols, is_signed); \
+        unpack(MAT_SHAPE(type, __VA_ARGS__), s, panel, cols, is_signed); \
     }
 MAT_FORMATS(FUNCTIONS)
 
