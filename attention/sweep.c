@@ -7,7 +7,7 @@ void sweep_carve(struct sweep_scratch *w, struct carve *c, const struct sweep *f
     w->s = carve(c, rows * TILE, sizeof(float));
     const size_t room_k = m ? m->room_k(f->shape.k_dim) : TILE * kd * sizeof(float);
     const size_t room_v = m ? m->room_v(f->shape.v_dim) : TILE * vd * sizeof(float);
-    w->k = carve(c, room_k > room_v ? room_k : room_v, 1);
+    w->k = carve(c, room_k, 1);
     w->v = carve(c, room_v, 1);
     w->seen = carve(c, rows, sizeof(uint64_t));
     if (m) w->q_matrix = carve(c, m->room_q(f->rows, f->shape.k_dim), 1);
@@ -91,30 +91,37 @@ static void by_vectors(const struct sweep *f, struct sweep_scratch *w, struct ti
     f->tile->gather(to.out, s, t.rows, vd, t.v, t.type_v, t.keys, t.ahead_v);
 }
 
-/* With the matrix unit: a few rows at a time, so that their scores stay near. If that is all rows, the values take the place
- * of the keys when these have been used, in half the cache. */
-static void by_matrix(const struct sweep *f, struct sweep_scratch *w, const struct tile *t, int *shaped) {
-    const int kd = f->shape.k_dim, vd = f->shape.v_dim;
-    const int small = t->rows <= MATRIX_ROWS;
-    void *values = small ? w->k : w->v;
+/* Scores of n rows from row r on, to s. */
+static void matrix_scores(const struct sweep *f, struct sweep_scratch *w, const struct tile *t, float *s, const void *q, int r,
+                          int n) {
+    const int kd = f->shape.k_dim;
     unsigned pages = 0;
     for (int p = 0; p < TILE_PAGES; p++) pages |= (unsigned)!!t->k[p] << p;
-    f->matrix->load_k(w->k, t->k, t->type_k, kd, t->ahead_k);
-    if (!small) f->matrix->load_v(values, t->v, t->type_v, vd, t->keys, t->ahead_v);
+    if (t->rows <= MATRIX_ROWS) f->matrix->scores_once(s, q, r, n, kd, t->k, t->type_k, t->ahead_k);
+    else f->matrix->scores(s, q, r, n, kd, w->k, t->type_k, pages);
+}
+
+/* With the matrix unit: a few rows at a time, so that their scores stay near. */
+static void by_matrix(const struct sweep *f, struct sweep_scratch *w, const struct tile *t, int *shaped) {
+    const int vd = f->shape.v_dim, once = t->rows <= MATRIX_ROWS;
+    if (!once) {
+        f->matrix->load_k(w->k, t->k, t->type_k, f->shape.k_dim, t->ahead_k);
+        f->matrix->load_v(w->v, t->v, t->type_v, vd, t->keys, t->ahead_v);
+    }
     for (int r = t->first, end = t->first + t->rows, n; r < end; r += n) {
         struct partial to = partial_at(t->part, (size_t)r, vd);
         float *s = t->s + (size_t)r * TILE;
         n = end - r < MATRIX_ROWS ? end - r : MATRIX_ROWS;
         if (n != *shaped) f->matrix->shape(n), *shaped = n;
-        f->matrix->scores(s, w->q_matrix, r, n, kd, w->k, t->type_k, pages);
+        matrix_scores(f, w, t, s, w->q_matrix, r, n);
         if (t->capped) {
             float *nearer = w->s_capped + (size_t)r * TILE;
-            f->matrix->scores(nearer, w->turned_matrix, r, n, kd, w->k, t->type_k, pages);
+            matrix_scores(f, w, t, nearer, w->turned_matrix, r, n);
             take_capped(s, nearer, w->capped + r, n);
         }
         f->tile->softmax(s, n, w->seen + r, to.m, to.sum, to.out, vd);
-        if (small) f->matrix->load_v(values, t->v, t->type_v, vd, t->keys, t->ahead_v);
-        f->matrix->gather(to.out, s, n, vd, values, t->type_v, t->keys);
+        if (once) f->matrix->gather_once(to.out, s, n, vd, t->v, t->type_v, t->keys, t->ahead_v);
+        else f->matrix->gather(to.out, s, n, vd, w->v, t->type_v, t->keys);
     }
 }
 

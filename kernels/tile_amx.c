@@ -64,7 +64,9 @@ static void load_q(void *dst, const float *q, int rows, int dim) {
 
 /* The upper halves of a and b, those of each lane side by side. */
 INLINE __m512i pair(__m512 a, __m512 b) {
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(a), 16), _mm512_castps_si512(b));
+    const __m512i upper = _mm512_set_epi32(0x3f001f, 0x3d001d, 0x3b001b, 0x390019, 0x370017, 0x350015, 0x330013, 0x310011,
+                                           0x2f000f, 0x2d000d, 0x2b000b, 0x290009, 0x270007, 0x250005, 0x230003, 0x210001);
+    return _mm512_permutex2var_epi16(_mm512_castps_si512(a), upper, _mm512_castps_si512(b));
 }
 
 /* What the upper half of a leaves of it; for floats, rounded to fit an upper half itself. */
@@ -75,9 +77,10 @@ INLINE __m512 remainder_of(__m512 a, const enum dtype type) {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(low), _mm512_set1_epi32(0x8000)));
 }
 
-INLINE void put_pair(char *to, size_t part, __m512 a, __m512 b, const enum dtype type) {
+/* One pair of rows of a tile, and of the tile of low parts behind it. */
+INLINE void put_pair(char *to, size_t low, __m512 a, __m512 b, const enum dtype type) {
     _mm512_store_si512(to, pair(a, b));
-    if (parts_of(type) == 2) _mm512_store_si512(to + part, pair(remainder_of(a, type), remainder_of(b, type)));
+    if (parts_of(type) == 2) _mm512_store_si512(to + low, pair(remainder_of(a, type), remainder_of(b, type)));
 }
 
 INLINE void prefetch(const char *at, ptrdiff_t ahead) {
@@ -93,140 +96,153 @@ INLINE __m512 nibble_of(__m512i x, int i) {
     return _mm512_cvtepi32_ps(_mm512_sub_epi32(low, _mm512_set1_epi32(8)));
 }
 
-/* One page; dim is at most 32 * steps, and what is missing is zero. */
-INLINE void load_k_page(char *to, size_t part, const char *page, const enum dtype type, int dim, ptrdiff_t ahead) {
-    const int even = STEP * steps_of(dim);
-    int i = 0;
-    for (; i + 1 < dim; ) {
-        if (quantised(type)) {
-            const int n = type == DT_Q8_0 ? 4 : 8;
+/* Dimension i of 16 keys, of the types that are not quantised; zero if there is none. */
+INLINE __m512 key(const char *page, const enum dtype type, const int there, int i) {
+    const char *at = page + (size_t)i * KV_PAGE * (type == DT_F32 ? 4 : 2);
+    if (!there) return _mm512_setzero_ps();
+    if (type == DT_F32) return _mm512_loadu_ps(at);
+    return type == DT_F16 ? half16((const uint16_t *)at) : widen_bf16(_mm256_loadu_si256((const __m256i *)at));
+}
+
+/* The tile of dimensions i..i+31 of one page of keys. */
+INLINE void k_tile(char *to, size_t low, const char *page, const enum dtype type, int dim, int i, ptrdiff_t ahead) {
+    if (quantised(type)) {
+        const int n = type == DT_Q8_0 ? 4 : 8;
+        for (int end = i + STEP; i < end; i += n, to += n / 2 * 64) {
             const char *at = page + (size_t)i * KV_PAGE * (type == DT_Q8_0 ? 2 : 1) / 2;
             const __m512i x = _mm512_loadu_si512(at);
             prefetch(at, ahead);
-            UNROLL for (int j = 0; j < n; j += 2, to += 64)
-                if (type == DT_Q8_0) put_pair(to, part, byte_of(x, j), byte_of(x, j + 1), type);
-                else put_pair(to, part, nibble_of(x, j), nibble_of(x, j + 1), type);
-            i += n;
+            UNROLL for (int j = 0; j < n; j += 2)
+                if (type == DT_Q8_0) put_pair(to + j * 32, low, byte_of(x, j), byte_of(x, j + 1), type);
+                else put_pair(to + j * 32, low, nibble_of(x, j), nibble_of(x, j + 1), type);
+        }
+        return;
+    }
+    if (i + STEP <= dim) {
+        for (int j = 0; j < STEP; j += 2) {
+            prefetch(page + (size_t)(i + j) * KV_PAGE * (type == DT_F32 ? 4 : 2), ahead);
+            put_pair(to + j * 32, low, key(page, type, 1, i + j), key(page, type, 1, i + j + 1), type);
+        }
+        return;
+    }
+    for (int end = i + STEP; i < end; i += 2, to += 64)
+        put_pair(to, low, key(page, type, i < dim, i), key(page, type, i + 1 < dim, i + 1), type);
+}
+
+/* The scales of one block of dimensions. */
+INLINE __m512 k_scales(const char *page, enum dtype type, int dim, int block) {
+    return half16((const uint16_t *)(page + (size_t)KV_PAGE * dim / (type == DT_Q8_0 ? 1 : 2)) + block * KV_PAGE);
+}
+
+/* n values of a row, in bytes. */
+INLINE size_t value_bytes(const enum dtype type, int n) {
+    return type == DT_F32 ? (size_t)n * 4 : type == DT_Q8_0 ? (size_t)n : type == DT_Q4_0 ? (size_t)n / 2 : (size_t)n * 2;
+}
+
+/* Sixteen columns of one token; those of Q4_0 share bytes with 16 others, and `upper` says which half is meant. */
+INLINE __m512 value(const char *at, const enum dtype type, const int whole, __mmask16 mask, int upper) {
+    switch (type) {
+    case DT_F32: return whole ? _mm512_loadu_ps(at) : _mm512_maskz_loadu_ps(mask, at);
+    case DT_F16: return whole ? half16((const uint16_t *)at) : _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at));
+    case DT_BF16: return widen_bf16(whole ? _mm256_loadu_si256((const __m256i *)at) : _mm256_maskz_loadu_epi16(mask, at));
+    case DT_Q8_0:
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(whole ? _mm_loadu_si128((const __m128i *)at) : _mm_maskz_loadu_epi8(mask, at)));
+    default: {
+        const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)at));
+        const __m512i q = upper ? _mm512_srli_epi32(x, 4) : _mm512_and_si512(x, _mm512_set1_epi32(15));
+        return _mm512_maskz_cvtepi32_ps(whole ? 0xffff : mask, _mm512_sub_epi32(q, _mm512_set1_epi32(8)));
+    }
+    }
+}
+
+/* Half the tile of columns c..c+15: the tokens of one page. whole: all of them are seen, and all columns there. */
+INLINE void v_half_tile(char *to, size_t low, const char *page, const enum dtype type, int dim, int c, const int whole,
+                        unsigned keys, __mmask16 mask, ptrdiff_t ahead) {
+    const size_t row = value_bytes(type, dim), first = value_bytes(type, type == DT_Q4_0 ? c / BLOCK * BLOCK : c);
+    const int upper = c % BLOCK != 0, new_line = first % 64 == 0 && !(type == DT_Q4_0 && upper);
+    const char *at = page + first;
+    for (int slot = 0; slot < KV_PAGE; slot += 2, to += 64, at += 2 * row) {
+        if (new_line) prefetch(at, ahead), prefetch(at + row, ahead);
+        put_pair(to, low, value(at, type, whole, keys >> slot & 1 ? mask : 0, upper),
+                 value(at + row, type, whole, keys >> slot & 2 ? mask : 0, upper), type);
+    }
+}
+
+/* The tile of columns c..c+15 of two pages of values. */
+INLINE void v_tile(char *to, size_t low, const void *const page[2], const enum dtype type, int dim, int c, uint32_t keys,
+                   ptrdiff_t ahead) {
+    const __mmask16 mask = dim - c < COLS ? (__mmask16)((1u << (dim - c)) - 1) : (__mmask16)-1;
+    for (int p = 0; p < 2; p++, to += TILE_BYTES / 2, keys >>= KV_PAGE) {
+        const unsigned seen = page[p] ? keys & 0xffff : 0;
+        if (!seen) {
+            memset(to, 0, TILE_BYTES / 2);
+            if (parts_of(type) == 2) memset(to + low, 0, TILE_BYTES / 2);
+        } else if (seen == 0xffff && mask == 0xffff) v_half_tile(to, low, page[p], type, dim, c, 1, 0, 0, ahead);
+        else v_half_tile(to, low, page[p], type, dim, c, 0, seen, mask, ahead);
+    }
+}
+
+/* The scales of one block of columns: those of all keys, side by side. */
+static void v_scales(float *to, const void *const page[TILE_PAGES], enum dtype type, int dim, int block, uint64_t keys) {
+    const int blocks = dim / BLOCK;
+    for (int p = 0; p < TILE_PAGES; p++, to += KV_PAGE, keys >>= KV_PAGE) {
+        const __mmask16 seen = page[p] ? (__mmask16)keys : 0;
+        if (!seen) {
+            _mm512_storeu_ps(to, _mm512_setzero_ps());
             continue;
         }
-        const char *at = page + (size_t)i * KV_PAGE * (type == DT_F32 ? 4 : 2);
-        prefetch(at, ahead);
-        if (type == DT_F32) {
-            prefetch(at + 64, ahead);
-            put_pair(to, part, _mm512_loadu_ps(at), _mm512_loadu_ps(at + 64), type);
-        } else if (type == DT_F16) {
-            put_pair(to, part, half16((const uint16_t *)at), half16((const uint16_t *)(at + 32)), type);
-        } else {
-            put_pair(to, part, widen_bf16(_mm256_loadu_si256((const __m256i *)at)),
-                     widen_bf16(_mm256_loadu_si256((const __m256i *)(at + 32))), type);
+        const uint16_t *scale = (const uint16_t *)((const char *)page[p] + (size_t)KV_PAGE * dim / (type == DT_Q8_0 ? 1 : 2));
+        if (blocks == 2) {                               /* by far the most usual: 32 scales are one vector */
+            const __m512i of = _mm512_add_epi16(_mm512_set1_epi16((short)block), _mm512_set_epi32(
+                0, 0, 0, 0, 0, 0, 0, 0, 0x1e001c, 0x1a0018, 0x160014, 0x120010, 0xe000c, 0xa0008, 0x60004, 0x20000));
+            const __m512i x = _mm512_permutexvar_epi16(of, _mm512_loadu_si512(scale));
+            _mm512_storeu_ps(to, _mm512_maskz_cvtph_ps(seen, _mm512_castsi512_si256(x)));
+            continue;
         }
-        i += 2, to += 64;
+        for (int slot = 0; slot < KV_PAGE; slot++) to[slot] = seen >> slot & 1 ? _cvtsh_ss(scale[slot * blocks + block]) : 0;
     }
-    if (i < dim) {                                       /* an odd head size */
-        const char *at = page + (size_t)i * KV_PAGE * (type == DT_F32 ? 4 : 2);
-        const __m512 x = type == DT_F32 ? _mm512_loadu_ps(at) : type == DT_F16 ? half16((const uint16_t *)at)
-                       : widen_bf16(_mm256_loadu_si256((const __m256i *)at));
-        put_pair(to, part, x, _mm512_setzero_ps(), type);
-        i += 2, to += 64;
-    }
-    for (; i < even; i += 2, to += 64) put_pair(to, part, _mm512_setzero_ps(), _mm512_setzero_ps(), type);
 }
+
+/* The type becomes a constant. */
+#define FOR_TYPE(type, call) \
+    switch (type) { \
+    case DT_F32: call(DT_F32); break; case DT_F16: call(DT_F16); break; case DT_BF16: call(DT_BF16); break; \
+    case DT_Q8_0: call(DT_Q8_0); break; default: call(DT_Q4_0); \
+    }
 
 INLINE void load_k_of(char *dst, const void *const page[TILE_PAGES], const enum dtype type, int dim, ptrdiff_t ahead) {
     const int steps = steps_of(dim);
-    const size_t part = (size_t)TILE_PAGES * steps * TILE_BYTES;
+    const size_t low = (size_t)TILE_PAGES * steps * TILE_BYTES;
     float *scales = (float *)(dst + k_tiles(dim));
-    for (int p = 0; p < TILE_PAGES; p++) {
-        if (!page[p]) continue;
-        load_k_page(dst + (size_t)p * steps * TILE_BYTES, part, page[p], type, dim, ahead);
-        if (!quantised(type)) continue;
-        const uint16_t *scale = (const uint16_t *)((const char *)page[p] + (size_t)KV_PAGE * dim / (type == DT_Q8_0 ? 1 : 2));
-        prefetch((const char *)scale, ahead);
-        for (int b = 0; b < steps; b++) _mm512_store_ps(scales + b * TILE + p * KV_PAGE, half16(scale + b * KV_PAGE));
-    }
+    for (int p = 0; p < TILE_PAGES; p++)
+        for (int i = 0; i < steps && page[p]; i++) {
+            k_tile(dst + ((size_t)p * steps + i) * TILE_BYTES, low, page[p], type, dim, i * STEP, ahead);
+            if (quantised(type)) _mm512_store_ps(scales + i * TILE + p * KV_PAGE, k_scales(page[p], type, dim, i));
+        }
 }
 
 static void load_k(void *dst, const void *const page[TILE_PAGES], enum dtype type, int dim, ptrdiff_t ahead) {
-    switch (type) {
-    case DT_F32: load_k_of(dst, page, DT_F32, dim, ahead); break;
-    case DT_F16: load_k_of(dst, page, DT_F16, dim, ahead); break;
-    case DT_BF16: load_k_of(dst, page, DT_BF16, dim, ahead); break;
-    case DT_Q8_0: load_k_of(dst, page, DT_Q8_0, dim, ahead); break;
-    default: load_k_of(dst, page, DT_Q4_0, dim, ahead);
-    }
-}
-
-/* Columns c..c+15 of one token; of a Q4_0 token they share bytes with 16 others. */
-INLINE __m512 values(const char *page, const enum dtype type, int dim, int slot, int c, __mmask16 mask) {
-    const size_t at = (size_t)slot * dim + c;
-    switch (type) {
-    case DT_F32: return _mm512_maskz_loadu_ps(mask, (const float *)page + at);
-    case DT_F16: return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)page + at));
-    case DT_BF16: return widen_bf16(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)page + at));
-    case DT_Q8_0:
-        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, page + at)));
-    default: {
-        const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(page + (at - c % BLOCK) / 2)));
-        const __m512i q = c % BLOCK ? _mm512_srli_epi32(x, 4) : _mm512_and_si512(x, _mm512_set1_epi32(15));
-        return _mm512_maskz_cvtepi32_ps(mask, _mm512_sub_epi32(q, _mm512_set1_epi32(8)));
-    }
-    }
-}
-
-/* Half a tile's rows: the tokens of one page, pair by pair. */
-INLINE void load_v_page(char *to, size_t part, const char *page, const enum dtype type, int dim, unsigned keys,
-                        ptrdiff_t ahead) {
-    const int columns = columns_of(dim);
-    for (int slot = 0; slot < KV_PAGE; slot += 2, to += 64) {
-        const unsigned a = keys >> slot & 1, b = keys >> slot & 2;
-        const size_t bytes = type == DT_F32 ? 8 : type == DT_Q8_0 ? 2 : type == DT_Q4_0 ? 1 : 4;
-        for (size_t i = 0; i < bytes * dim; i += 64) prefetch(page + slot / 2 * bytes * dim + i, ahead);
-        for (int c = 0; c < columns; c++) {
-            const __mmask16 mask = dim - c * COLS < COLS ? (__mmask16)((1u << (dim - c * COLS)) - 1) : (__mmask16)-1;
-            put_pair(to + (size_t)c * TILE_BYTES, part, values(page, type, dim, slot, c * COLS, a ? mask : 0),
-                     values(page, type, dim, slot + 1, c * COLS, b ? mask : 0), type);
-        }
-    }
-}
-
-static void load_v_scales(float *scales, const char *page, enum dtype type, int dim, unsigned keys) {
-    const int blocks = dim / BLOCK;
-    const uint16_t *scale = (const uint16_t *)(page + (size_t)KV_PAGE * dim / (type == DT_Q8_0 ? 1 : 2));
-    for (int slot = 0; slot < KV_PAGE; slot++)
-        for (int b = 0; b < blocks; b++)
-            scales[b * TILE + slot] = keys >> slot & 1 ? _cvtsh_ss(scale[slot * blocks + b]) : 0;
+#define LOAD_K(type) load_k_of(dst, page, type, dim, ahead)
+    FOR_TYPE(type, LOAD_K)
 }
 
 INLINE void load_v_of(char *dst, const void *const page[TILE_PAGES], const enum dtype type, int dim, uint64_t keys,
                       ptrdiff_t ahead) {
-    const size_t half = (size_t)columns_of(dim) * TILE_BYTES;
-    float *scales = (float *)(dst + v_tiles(dim));
-    for (int p = 0; p < TILE_PAGES; p++) {
-        char *to = dst + p / 2 * half + p % 2 * (TILE_BYTES / 2);
-        const unsigned seen = page[p] ? (unsigned)(keys >> (p * KV_PAGE)) & 0xffff : 0;
-        if (!(keys >> (p / 2 * 32) & 0xffffffff)) continue;          /* gather skips the half */
-        if (!seen) {
-            for (int i = 0; i < parts_of(type); i++)
-                for (int c = 0; c < columns_of(dim); c++)
-                    memset(to + i * 2 * half + (size_t)c * TILE_BYTES, 0, TILE_BYTES / 2);
-            if (quantised(type))
-                for (int b = 0; b < dim / BLOCK; b++) memset(scales + b * TILE + p * KV_PAGE, 0, KV_PAGE * sizeof *scales);
-            continue;
+    const int columns = columns_of(dim);
+    for (int h = 0; h < 2; h++)
+        for (int c = 0; c < columns; c++) {
+            const uint32_t some = (uint32_t)(keys >> (h * 32));
+            if (!some) continue;                           /* gather leaves the half out */
+            v_tile(dst + ((size_t)h * columns + c) * TILE_BYTES, (size_t)2 * columns * TILE_BYTES, page + 2 * h, type, dim,
+                   c * COLS, some, ahead);
         }
-        if (seen == 0xffff) load_v_page(to, 2 * half, page[p], type, dim, 0xffff, ahead);
-        else load_v_page(to, 2 * half, page[p], type, dim, seen, ahead);
-        if (quantised(type)) load_v_scales(scales + p * KV_PAGE, page[p], type, dim, seen);
-    }
+    float *scales = (float *)(dst + v_tiles(dim));
+    for (int b = 0; quantised(type) && b < dim / BLOCK; b++) v_scales(scales + b * TILE, page, type, dim, b, keys);
 }
 
 static void load_v(void *dst, const void *const page[TILE_PAGES], enum dtype type, int dim, uint64_t keys, ptrdiff_t ahead) {
-    switch (type) {
-    case DT_F32: load_v_of(dst, page, DT_F32, dim, keys, ahead); break;
-    case DT_F16: load_v_of(dst, page, DT_F16, dim, keys, ahead); break;
-    case DT_BF16: load_v_of(dst, page, DT_BF16, dim, keys, ahead); break;
-    case DT_Q8_0: load_v_of(dst, page, DT_Q8_0, dim, keys, ahead); break;
-    default: load_v_of(dst, page, DT_Q4_0, dim, keys, ahead);
-    }
+#define LOAD_V(type) load_v_of(dst, page, type, dim, keys, ahead)
+    FOR_TYPE(type, LOAD_V)
 }
 
 /* ---- Products ---- */
@@ -252,20 +268,64 @@ static void shape(int rows) {
     _tile_loadconfig(&c);
 }
 
-/* How the tiles of B lie: bytes from one C's to the next C's, and from a high part to its low part (0: there is none). */
-struct lie { size_t next, low; };
+/* Where the tiles of B are. Prepared: at `at`, with so many bytes from one C's to the next C's and from a high part to its
+ * low part. Else pages, and `at` is room for four tiles, high and low. */
+struct from {
+    const char *at;
+    size_t next, low;
+    const void *const *page;   /* NULL: prepared */
+    ptrdiff_t ahead;
+};
 
-#define PRODUCT(C, A, B, tiles, at) if ((tiles) >> C & 1) { _tile_loadd(B, at, 64); _tile_dpbf16ps(C, A, B); }
-#define PRODUCTS(A, tiles, b, next) \
-    PRODUCT(0, A, 6, tiles, b) PRODUCT(1, A, 7, tiles, (b) + (next)) \
-    PRODUCT(2, A, 6, tiles, (b) + 2 * (next)) PRODUCT(3, A, 7, tiles, (b) + 3 * (next))
+#define PRODUCT(C, A, B, at) { _tile_loadd(B, at, 64); _tile_dpbf16ps(C, A, B); }
+/* A pass over all C before the next: none waits for the one before. */
+#define PASS(A, tiles, at, next) \
+    if ((tiles) & 1) PRODUCT(0, A, 6, at) \
+    if ((tiles) & 2) PRODUCT(1, A, 7, (at) + (next)) \
+    if ((tiles) & 4) PRODUCT(2, A, 6, (at) + 2 * (next)) \
+    if ((tiles) & 8) PRODUCT(3, A, 7, (at) + 3 * (next))
+/* All that one C gets from the tile in its part of the room. */
+#define ALL(C, room, type) { \
+        FENCE; \
+        PRODUCT(C, 4, 6, (room) + C * ONCE) \
+        _tile_dpbf16ps(C, 5, 6); \
+        if (parts_of(type) == 2) PRODUCT(C, 4, 7, (room) + C * ONCE + TILE_BYTES) \
+    }
 
-INLINE void multiply(unsigned tiles, const char *high, const char *low, size_t stride, const char *b, const struct lie lie) {
+INLINE void load_a(const void *high, const void *low, size_t stride) {
     _tile_loadd(4, high, stride);
     _tile_loadd(5, low, stride);
-    PRODUCTS(4, tiles, b, lie.next)
-    PRODUCTS(5, tiles, b, lie.next)
-    if (lie.low) { PRODUCTS(4, tiles, b + lie.low, lie.next) }
+}
+
+INLINE void multiply(unsigned tiles, const char *b, size_t next, size_t low) {
+    PASS(4, tiles, b, next)
+    PASS(5, tiles, b, next)
+    if (low) { PASS(4, tiles, b + low, next) }
+}
+
+enum { ONCE = 2 * TILE_BYTES };                          /* room for the two parts of one tile */
+
+/* The vector unit makes the tile of one C, then the matrix unit gets the one before: what was just stored cannot be loaded
+ * as a tile without a wait. */
+#define IN_TURN(tiles, make, room, type) \
+    if ((tiles) & 1) make(0); \
+    if ((tiles) & 2) make(1); \
+    if ((tiles) & 1) ALL(0, room, type) \
+    if ((tiles) & 4) make(2); \
+    if ((tiles) & 2) ALL(1, room, type) \
+    if ((tiles) & 8) make(3); \
+    if ((tiles) & 4) ALL(2, room, type) \
+    if ((tiles) & 8) ALL(3, room, type)
+
+INLINE void multiply_keys(unsigned tiles, char *room, const struct from *b, const enum dtype type, int dim, int i) {
+#define MAKE_K(C) k_tile(room + C * ONCE, TILE_BYTES, b->page[C], type, dim, i, b->ahead)
+    IN_TURN(tiles, MAKE_K, room, type)
+}
+
+INLINE void multiply_values(unsigned tiles, char *room, const struct from *b, const enum dtype type, int dim, int c,
+                            uint32_t keys) {
+#define MAKE_V(C) v_tile(room + C * ONCE, TILE_BYTES, b->page, type, dim, c + C * COLS, keys, b->ahead)
+    IN_TURN(tiles, MAKE_V, room, type)
 }
 
 INLINE void clear(void) { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); }
@@ -286,29 +346,53 @@ INLINE void load(unsigned tiles, const float *from, size_t next, size_t stride) 
     if (tiles & 8) _tile_loadd(3, from + 3 * next, stride);
 }
 
-static void scores(float *s, const void *q, int first, int rows, int dim, const void *k, enum dtype type, unsigned pages) {
+/* s (+)= the sums of one block of dimensions times the scales of the keys. */
+INLINE void add_scaled(float *s, const float *sums, int rows, const float *scale, unsigned pages, int first_block) {
+    for (int r = 0; r < rows; r++, s += TILE, sums += TILE)
+        UNROLL for (int p = 0; p < TILE; p += KV_PAGE) {
+            if (!(pages >> (p / KV_PAGE) & 1)) continue;
+            const __m512 x = _mm512_load_ps(sums + p), d = _mm512_load_ps(scale + p);
+            _mm512_storeu_ps(s + p, first_block ? _mm512_mul_ps(x, d) : _mm512_fmadd_ps(x, d, _mm512_loadu_ps(s + p)));
+        }
+}
+
+INLINE void scores_of(float *s, const void *q, int first, int rows, int dim, const struct from *k, const enum dtype type,
+                      unsigned pages) {
     const int steps = steps_of(dim);
-    const size_t row = row_bytes(dim), next = (size_t)steps * TILE_BYTES;
-    const struct lie lie = { next, parts_of(type) == 2 ? TILE_PAGES * next : 0 };
-    const char *high = (const char *)q + first * row, *low = high + row / 2, *b = k;
-    const float *scale = (const float *)(b + k_tiles(dim));
-    _Alignas(64) float sums[MATRIX_ROWS * TILE];
+    const size_t row = row_bytes(dim);
+    const char *a = (const char *)q + first * row;
+    _Alignas(64) float sums[MATRIX_ROWS * TILE], scales[TILE];
+    _Alignas(64) char room[4 * ONCE];
     FENCE;
     clear();
-    for (int i = 0; i < steps; i++, high += 64, low += 64, b += TILE_BYTES, scale += TILE) {
-        multiply(pages, high, low, row, b, lie);
+    for (int i = 0; i < steps; i++, a += 64) {
+        load_a(a, a + row / 2, row);
+        if (k->page) multiply_keys(pages, room, k, type, dim, i * STEP);
+        else multiply(pages, k->at + (size_t)i * TILE_BYTES, k->next, parts_of(type) == 2 ? k->low : 0);
         if (!quantised(type)) continue;
+        const float *scale = k->page ? scales : (const float *)(k->at + k_tiles(dim)) + i * TILE;
+        for (int p = 0; k->page && p < TILE_PAGES; p++)
+            if (pages >> p & 1) _mm512_store_ps(scales + p * KV_PAGE, k_scales(k->page[p], type, dim, i));
         store(pages, sums, KV_PAGE, TILE * sizeof *sums);
         clear();
-        for (int r = 0; r < rows; r++)
-            UNROLL for (int p = 0; p < TILE_PAGES; p++) {
-                if (!(pages >> p & 1)) continue;
-                float *to = s + (size_t)r * TILE + p * KV_PAGE;
-                const __m512 x = _mm512_load_ps(sums + r * TILE + p * KV_PAGE), d = _mm512_load_ps(scale + p * KV_PAGE);
-                _mm512_storeu_ps(to, i ? _mm512_fmadd_ps(x, d, _mm512_loadu_ps(to)) : _mm512_mul_ps(x, d));
-            }
+        add_scaled(s, sums, rows, scale, pages, i == 0);
     }
     if (!quantised(type)) store(pages, s, KV_PAGE, TILE * sizeof *s);
+}
+
+static void scores(float *s, const void *q, int first, int rows, int dim, const void *k, enum dtype type, unsigned pages) {
+    const size_t next = (size_t)steps_of(dim) * TILE_BYTES;
+    const struct from from = { .at = k, .next = next, .low = TILE_PAGES * next };
+#define SCORES(type) scores_of(s, q, first, rows, dim, &from, type, pages)
+    FOR_TYPE(type, SCORES)
+}
+
+static void scores_once(float *s, const void *q, int first, int rows, int dim, const void *const page[TILE_PAGES],
+                        enum dtype type, ptrdiff_t ahead) {
+    const struct from from = { .page = page, .ahead = ahead };
+    unsigned pages = 0;
+    for (int p = 0; p < TILE_PAGES; p++) pages |= (unsigned)!!page[p] << p;
+    FOR_TYPE(type, SCORES)
 }
 
 /* Weights times scale (NULL: 1) as rows of two parts. */
@@ -321,39 +405,61 @@ INLINE void split_weights(uint16_t *parts, const float *p, int rows, const float
         }
 }
 
-/* C += weights * values, for columns that lie there already. */
-INLINE void gather_tiles(unsigned tiles, const uint16_t *parts, const char *b, const struct lie lie, size_t half,
-                         uint64_t keys) {
-    const size_t stride = TILE * sizeof *parts;
-    const char *high = (const char *)parts, *low = (const char *)(parts + MATRIX_ROWS * TILE);
-    if (keys & 0xffffffff) multiply(tiles, high, low, stride, b, lie);
-    if (keys >> 32) multiply(tiles, high + 64, low + 64, stride, b + half, lie);
+/* C += weights * values, for columns from c on whose C are loaded. */
+INLINE void gather_tiles(unsigned tiles, const uint16_t *parts, const struct from *v, const enum dtype type, int dim, int c,
+                         uint64_t keys, char *room) {
+    const size_t stride = TILE * sizeof *parts, half = (size_t)columns_of(dim) * TILE_BYTES;
+    for (int h = 0; h < 2; h++, keys >>= 32, parts += STEP) {
+        if (!(keys & 0xffffffff)) continue;
+        load_a(parts, parts + MATRIX_ROWS * TILE, stride);
+        if (v->page) {
+            const struct from pages = { .page = v->page + 2 * h, .ahead = v->ahead };
+            multiply_values(tiles, room, &pages, type, dim, c, (uint32_t)keys);
+        } else multiply(tiles, v->at + h * half + (size_t)c / COLS * TILE_BYTES, TILE_BYTES, parts_of(type) == 2 ? v->low : 0);
+    }
+}
+
+INLINE void gather_of(float *out, const float *p, int rows, int dim, const struct from *v, const enum dtype type,
+                      uint64_t keys) {
+    const int whole = dim / COLS * COLS, most = quantised(type) ? BLOCK : 4 * COLS;  /* columns that share their weights */
+    const size_t stride = (size_t)dim * sizeof *out;
+    _Alignas(64) uint16_t parts[2 * MATRIX_ROWS * TILE];
+    _Alignas(64) float scales[TILE], edge[MATRIX_ROWS * COLS];
+    _Alignas(64) char room[4 * ONCE];
+    if (!quantised(type)) split_weights(parts, p, rows, NULL);
+    for (int c = 0; c < whole; c += most) {
+        const unsigned tiles = (1u << ((whole - c < most ? whole - c : most) / COLS)) - 1;
+        if (quantised(type)) {
+            if (v->page) v_scales(scales, v->page, type, dim, c / BLOCK, keys);
+            split_weights(parts, p, rows, v->page ? scales : (const float *)(v->at + v_tiles(dim)) + c / BLOCK * TILE);
+        }
+        load(tiles, out + c, COLS, stride);
+        gather_tiles(tiles, parts, v, type, dim, c, keys, room);
+        store(tiles, out + c, COLS, stride);
+    }
+    if (whole == dim) return;
+    const __mmask16 mask = (__mmask16)((1u << (dim - whole)) - 1);
+    for (int r = 0; r < rows; r++)
+        _mm512_store_ps(edge + r * COLS, _mm512_maskz_loadu_ps(mask, out + (size_t)r * dim + whole));
+    load(1, edge, COLS, COLS * sizeof *edge);
+    gather_tiles(1, parts, v, type, dim, whole, keys, room);
+    store(1, edge, COLS, COLS * sizeof *edge);
+    for (int r = 0; r < rows; r++)
+        _mm512_mask_storeu_ps(out + (size_t)r * dim + whole, mask, _mm512_load_ps(edge + r * COLS));
 }
 
 static void gather(float *out, const float *p, int rows, int dim, const void *v, enum dtype type, uint64_t keys) {
-    const int whole = dim / COLS;
-    const size_t half = (size_t)columns_of(dim) * TILE_BYTES, stride = (size_t)dim * sizeof *out;
-    const struct lie lie = { TILE_BYTES, parts_of(type) == 2 ? 2 * half : 0 };
-    const int most = quantised(type) ? BLOCK / COLS : 4;             /* columns of 16 that share their weights */
-    const float *scale = (const float *)((const char *)v + v_tiles(dim));
-    _Alignas(64) uint16_t parts[2 * MATRIX_ROWS * TILE];
-    if (!quantised(type)) split_weights(parts, p, rows, NULL);
-    for (int c = 0; c < whole; c += most) {
-        const unsigned tiles = whole - c < most ? (1u << (whole - c)) - 1 : (1u << most) - 1;
-        if (quantised(type)) split_weights(parts, p, rows, scale + c / 2 * TILE);
-        load(tiles, out + c * COLS, COLS, stride);
-        gather_tiles(tiles, parts, (const char *)v + (size_t)c * TILE_BYTES, lie, half, keys);
-        store(tiles, out + c * COLS, COLS, stride);
-    }
-    if (whole * COLS == dim) return;
-    const __mmask16 mask = (__mmask16)((1u << (dim - whole * COLS)) - 1);
-    _Alignas(64) float edge[MATRIX_ROWS * COLS];
-    float *last = out + whole * COLS;
-    for (int r = 0; r < rows; r++) _mm512_store_ps(edge + r * COLS, _mm512_maskz_loadu_ps(mask, last + (size_t)r * dim));
-    load(1, edge, COLS, COLS * sizeof *edge);
-    gather_tiles(1, parts, (const char *)v + (size_t)whole * TILE_BYTES, lie, half, keys);
-    store(1, edge, COLS, COLS * sizeof *edge);
-    for (int r = 0; r < rows; r++) _mm512_mask_storeu_ps(last + (size_t)r * dim, mask, _mm512_load_ps(edge + r * COLS));
+    const struct from from = { .at = v, .low = (size_t)2 * columns_of(dim) * TILE_BYTES };
+#define GATHER(type) gather_of(out, p, rows, dim, &from, type, keys)
+    FOR_TYPE(type, GATHER)
 }
 
-const struct tile_matrix tile_amx = { room_q, room_k, room_v, load_q, load_k, load_v, shape, scores, gather };
+static void gather_once(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES], enum dtype type,
+                        uint64_t keys, ptrdiff_t ahead) {
+    const struct from from = { .page = page, .ahead = ahead };
+    FOR_TYPE(type, GATHER)
+}
+
+const struct tile_matrix tile_amx = {
+    room_q, room_k, room_v, load_q, load_k, load_v, shape, scores, gather, scores_once, gather_once
+};

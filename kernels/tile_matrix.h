@@ -30,6 +30,11 @@ struct tile_matrix {
     void (*scores)(float *s, const void *q, int first, int rows, int dim, const void *k, enum dtype, unsigned pages);
     /* out[rows][dim] += p[rows][TILE] * values; keys as in load_v. */
     void (*gather)(float *out, const float *p, int rows, int dim, const void *v, enum dtype, uint64_t keys);
+    /* The same straight from the pages, when one block of rows is all that meets them. */
+    void (*scores_once)(float *s, const void *q, int first, int rows, int dim, const void *const page[TILE_PAGES], enum dtype,
+                        ptrdiff_t ahead);
+    void (*gather_once)(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES], enum dtype,
+                        uint64_t keys, ptrdiff_t ahead);
 };
 
 extern const struct tile_matrix tile_amx;
