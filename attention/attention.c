@@ -98,7 +98,7 @@ static int worker_open(struct worker *w, const char *text, const struct attn_sha
     const struct attn_ops *ops = find(text, len);          /* attn_check has seen it */
     w->tile = kernels->tile, w->peak = kernels->peak;
     return args_parse(&w->args, ops->name, ops->keys, text + len, err) || ops->open(&w->mode, &w->args, shape, err) ||
-           flash_open(&w->flash, shape, kernels->tile, w->mode, err) ||
+           flash_open(&w->flash, shape, kernels, w->mode, err) ||
            (ops->anchors && correct_open(&w->correct, shape, err)) ? -1 : 0;
 }
 

@@ -11,7 +11,7 @@
 struct flash;
 
 /* Scratch for shape->max_batch tokens and the threads OpenMP has now. */
-int flash_open(struct flash **out, const struct attn_shape *shape, const struct tile_kernels *, const struct attn_mode *,
+int flash_open(struct flash **out, const struct attn_shape *shape, const struct kernels *, const struct attn_mode *,
                struct err *);
 void flash_close(struct flash *);                                  /* NULL is fine */
 void flash_run(struct flash *, struct attn_mode *, float *out, const float *q, const struct kvcache *, int layer,

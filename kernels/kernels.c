@@ -5,14 +5,15 @@
 #include "kernels/mat.h"
 #include "kernels/peak.h"
 #include "kernels/tile.h"
+#include "kernels/tile_matrix.h"
 #include "kernels/vec.h"
 
 static const struct kernels sets[] = {
-    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar, &peak_scalar },
+    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar, &peak_scalar, NULL },
 #ifdef __x86_64__
-    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2, &peak_avx2 },
-    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512, &peak_avx512 },
-    { "amx", &vec_avx512, &mat_amx, &tile_avx512, &peak_avx512 },
+    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2, &peak_avx2, NULL },
+    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512, &peak_avx512, NULL },
+    { "amx", &vec_avx512, &mat_amx, &tile_avx512, &peak_avx512, &tile_amx },
 #endif
 };
 
@@ -25,7 +26,8 @@ static int n_runnable(void) {
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") ||
         !__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi"))
         return 2;
-    return __builtin_cpu_supports("amx-int8") && mat_amx_usable() ? 4 : 3;
+    return __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") &&
+           __builtin_cpu_supports("avx512bf16") && mat_amx_usable() ? 4 : 3;
 #else
     return 1;
 #endif

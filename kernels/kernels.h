@@ -14,13 +14,15 @@ struct vec_kernels;
 struct mat_kernels;
 struct tile_kernels;
 struct peak_kernels;
+struct tile_matrix;
 
 struct kernels {
-    const char *name;                  /* "scalar", "avx2", "avx512", "amx" (avx512 and AMX tiles for prefill) */
+    const char *name;                  /* "scalar", "avx2", "avx512", "amx" (avx512, and AMX for prefill and attention) */
     const struct vec_kernels *vec;
     const struct mat_kernels *mat;
     const struct tile_kernels *tile;
     const struct peak_kernels *peak;
+    const struct tile_matrix *matrix;  /* NULL: this set has no matrix unit that attends (tile_matrix.h) */
 };
 
 /* NULL: the widest set this CPU runs. A name this CPU cannot run, or unknown: NULL is returned. */

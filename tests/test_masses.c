@@ -56,7 +56,7 @@ static float *attend(const struct problem *p, const struct kernels *k, struct sp
     struct err err;
     float *out = malloc((size_t)p->shape.n_heads * p->shape.v_dim * sizeof *out);
     spy->base = (struct attn_mode){ .ops = &spy_ops, .max_spans = PAGES, .want_masses = spy->ask };
-    if (flash_open(&f, &p->shape, k->tile, &spy->base, &err)) fail_msg("%s", err.msg);
+    if (flash_open(&f, &p->shape, k, &spy->base, &err)) fail_msg("%s", err.msg);
     const float *q = p->q + (size_t)(p->n - 1) * p->shape.n_heads * p->shape.k_dim;
     if (p->n > 1) flash_run(f, &spy->base, out, p->q, kv, 0, p->n - 2, 1);     /* scratch in use before */
     flash_run(f, &spy->base, out, q, kv, 0, p->n - 1, 1);

@@ -1,0 +1,17 @@
+/* look.h - what spans mean for the rows of a sweep and one tile of keys: bit j of a row's word is the tile's key j. */
+#ifndef ATTENTION_LOOK_H
+#define ATTENTION_LOOK_H
+#include "attention/mode.h"
+
+/* The rows of one sweep: n tokens from position pos, the `group` query heads of one KV head each. Row t * group + h. */
+struct rows { int layer, kv_head, pos, n, group; };
+
+/* Which keys of the tile at this position each row sees, and all of them together; *first..*last-1 are the rows that see
+ * any. The spans end behind the tile's beginning. */
+uint64_t look(uint64_t *seen, const struct rows *, const struct attn_span *, int n_spans, int tile, int *first, int *last);
+/* Which of them each row sees through a span with a cap, and from beyond it; 0: no row does, else the cap. */
+int look_capped(uint64_t *capped, const struct rows *, const struct attn_span *, int n_spans, int tile);
+/* The first page at or after position, which a tile begins at, that spans reach; -1: there is none. */
+int look_ahead(const struct attn_span *, int n_spans, int position);
+
+#endif

@@ -1,0 +1,41 @@
+/* sweep.h - some rows of queries against the keys of one segment, tile by tile: scores, softmax, weighted values. The inner
+ * loop of all attention, and the only code that multiplies queries with keys. It knows no threads. */
+#ifndef ATTENTION_SWEEP_H
+#define ATTENTION_SWEEP_H
+#include "attention/carve.h"
+#include "attention/look.h"
+#include "attention/masses.h"
+#include "kernels/tile_matrix.h"
+
+enum { SEGMENT = 512 };        /* keys of one partial result */
+
+struct sweep {                 /* what all threads share */
+    struct attn_shape shape;
+    const struct tile_kernels *tile;
+    const struct tile_matrix *matrix;      /* multiplies in tile's stead; or NULL */
+    int rows;                  /* most rows of one sweep */
+    int turns;                 /* spans may have a cap */
+    double *freq;              /* [n_rot / 2], if so */
+    struct masses *keep;       /* gets every tile's exponentials; or NULL */
+};
+
+struct sweep_scratch {         /* of one thread */
+    float *q;                  /* [rows][k_dim], scaled to give scores in base 2 */
+    float *s;                  /* [rows][TILE] scores, then weights */
+    void *k, *v;               /* one tile, as f32 or in the matrix unit's order */
+    uint64_t *seen;            /* [rows] keys of the tile each row sees */
+    float *turned, *s_capped;  /* q and s once more, for spans with a cap; NULL in modes without */
+    uint64_t *capped;          /* [rows] keys of the tile each row sees as if nearer */
+    void *q_matrix, *turned_matrix;        /* q and turned in the matrix unit's order; NULL without one */
+    uint64_t keys_read;
+};
+
+void sweep_carve(struct sweep_scratch *, struct carve *, const struct sweep *);
+
+/* Loads the queries of the rows: q is that of their first token and head, n_heads * k_dim floats from token to token. */
+void sweep_load(const struct sweep *, struct sweep_scratch *, const float *q, const struct rows *);
+/* part = the rows loaded against the keys of one segment. The spans end after the segment begins. */
+void sweep_segment(const struct sweep *, struct sweep_scratch *, struct partial part, const struct rows *,
+                   const struct kvcache *, const struct attn_span *, int n_spans, int segment);
+
+#endif
