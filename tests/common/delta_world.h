@@ -72,7 +72,7 @@ static struct bare bare_open(const char *params) {
     struct bare b;
     struct err err;
     if (args_parse(&args, "delta", mode_delta.keys, params, &err) || mode_delta.open(&b.mode, &args, &w.p[0].shape, &err) ||
-        flash_open(&b.flash, &w.p[0].shape, kernels_pick(NULL)->tile, b.mode, &err))
+        flash_open(&b.flash, &w.p[0].shape, kernels_pick(NULL), b.mode, &err))
         fail_msg("%s", err.msg);
     return b;
 }

@@ -51,7 +51,7 @@ int heads_delta_open(struct heads_delta **out, const struct model *m, const stru
     d->out = malloc((size_t)c->n_heads * (size_t)c->v_dim * sizeof *d->out);
     d->scratch = malloc(2 * pages * sizeof *d->scratch);
     if (!d->sums.lost || !d->sums.held || !d->sums.best || !d->sums.far || !d->out || !d->scratch) fail(err, "no memory to compare layers");
-    else if (!flash_open(&d->flash, &shape, m->kernels->tile, &d->spy.base, err)) {
+    else if (!flash_open(&d->flash, &shape, m->kernels, &d->spy.base, err)) {
         *out = d;
         return 0;
     }
