@@ -1,8 +1,8 @@
 /* attention.h - the interface between the forward pass, the attention modes and the cache.
  *
  * A mode chooses, one kernel attends, the cache owns the layout. A mode is a selection policy: for one layer, one KV
- * head and one block of queries it says which key spans they read. flash.c is the only code that multiplies Q with K
- * and V. A new mode is one file with a `const struct attn_ops` and one line in the list in attention.c.
+ * head and one block of queries it says which key spans they read. flash.c, with its inner loop sweep.c, is the only code
+ * that multiplies Q with K and V. A new mode is one file with a `const struct attn_ops` and one line in the list in attention.c.
  *
  * Arrays are f32, row-major: q [n][n_heads][k_dim], out [n][n_heads][v_dim]; n_heads % n_kv_heads == 0, query head h
  * reads KV head h / (n_heads / n_kv_heads). Token t of a call sits at position pos + t and sees positions 0..pos+t. */

@@ -153,7 +153,7 @@ void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partia
         t.capped = f->turns ? look_capped(w->capped, x, span, n_spans, at) : 0;
         if (t.capped && !turned) turn_queries(f, w, x, t.capped), turned = 1;
         t.s = f->keep ? masses_tile(f->keep, x->kv_head, at) : w->s;
-        if (f->matrix) by_matrix(f, w, &t, &shaped);
+        if (f->matrix && t.type_k != DT_F32 && t.type_v != DT_F32) by_matrix(f, w, &t, &shaped);
         else by_vectors(f, w, t);
         if (f->keep)
             memcpy(masses_reference(f->keep, x->kv_head, at) + t.first, part.m + t.first, (size_t)t.rows * sizeof *part.m);

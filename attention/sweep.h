@@ -12,7 +12,7 @@ enum { SEGMENT = 512 };        /* keys of one partial result */
 struct sweep {                 /* what all threads share */
     struct attn_shape shape;
     const struct tile_kernels *tile;
-    const struct tile_matrix *matrix;      /* multiplies in tile's stead; or NULL */
+    const struct tile_matrix *matrix;      /* multiplies in tile's stead, but for F32; or NULL */
     int rows;                  /* most rows of one sweep */
     int turns;                 /* spans may have a cap */
     double *freq;              /* [n_rot / 2], if so */

@@ -5,7 +5,7 @@
  *                        |  tile  |        |        |        |   high part, and low part if there is one
  *     A                  +--------+--------+--------+--------+
  *     +----------+       +--------+--------+--------+--------+
- *     | high low |       |  C 0   |  C 1   |  C 2   |  C 3   |   rows x 16, f32: C += Ah Bh, then Al Bh, then Ah Bl
+ *     | high low |       |  C 0   |  C 1   |  C 2   |  C 3   |   rows x 16, f32: C += Ah Bh, Al Bh, Ah Bl, Al Bl
  *     +----------+       +--------+--------+--------+--------+
  *       rows x 32
  *
@@ -23,7 +23,7 @@ enum { BLOCK = 32, STEP = 32, COLS = 16, TILE_BYTES = 1024 };
 static int steps_of(int dim) { return (dim + STEP - 1) / STEP; }
 static int columns_of(int dim) { return (dim + COLS - 1) / COLS; }
 INLINE int quantised(enum dtype type) { return type == DT_Q8_0 || type == DT_Q4_0; }
-INLINE int parts_of(enum dtype type) { return type == DT_F32 || type == DT_F16 ? 2 : 1; }
+INLINE int parts_of(enum dtype type) { return type == DT_F16 ? 2 : 1; }
 
 static size_t row_bytes(int dim) { return (size_t)2 * STEP * steps_of(dim) * sizeof(uint16_t); }
 
@@ -69,18 +69,16 @@ INLINE __m512i pair(__m512 a, __m512 b) {
     return _mm512_permutex2var_epi16(_mm512_castps_si512(a), upper, _mm512_castps_si512(b));
 }
 
-/* What the upper half of a leaves of it; for floats, rounded to fit an upper half itself. */
-INLINE __m512 remainder_of(__m512 a, const enum dtype type) {
-    const __m512 high = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32((int)0xffff0000)));
-    const __m512 low = _mm512_sub_ps(a, high);
-    if (type != DT_F32) return low;
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(low), _mm512_set1_epi32(0x8000)));
+/* What the upper half of a leaves of it. */
+INLINE __m512 remainder_of(__m512 a) {
+    const __m512i high = _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32((int)0xffff0000));
+    return _mm512_sub_ps(a, _mm512_castsi512_ps(high));
 }
 
 /* One pair of rows of a tile, and of the tile of low parts behind it. */
 INLINE void put_pair(char *to, size_t low, __m512 a, __m512 b, const enum dtype type) {
     _mm512_store_si512(to, pair(a, b));
-    if (parts_of(type) == 2) _mm512_store_si512(to + low, pair(remainder_of(a, type), remainder_of(b, type)));
+    if (parts_of(type) == 2) _mm512_store_si512(to + low, pair(remainder_of(a), remainder_of(b)));
 }
 
 INLINE void prefetch(const char *at, ptrdiff_t ahead) {
@@ -98,9 +96,8 @@ INLINE __m512 nibble_of(__m512i x, int i) {
 
 /* Dimension i of 16 keys, of the types that are not quantised; zero if there is none. */
 INLINE __m512 key(const char *page, const enum dtype type, const int there, int i) {
-    const char *at = page + (size_t)i * KV_PAGE * (type == DT_F32 ? 4 : 2);
+    const char *at = page + (size_t)i * KV_PAGE * 2;
     if (!there) return _mm512_setzero_ps();
-    if (type == DT_F32) return _mm512_loadu_ps(at);
     return type == DT_F16 ? half16((const uint16_t *)at) : widen_bf16(_mm256_loadu_si256((const __m256i *)at));
 }
 
@@ -120,7 +117,7 @@ INLINE void k_tile(char *to, size_t low, const char *page, const enum dtype type
     }
     if (i + STEP <= dim) {
         for (int j = 0; j < STEP; j += 2) {
-            prefetch(page + (size_t)(i + j) * KV_PAGE * (type == DT_F32 ? 4 : 2), ahead);
+            prefetch(page + (size_t)(i + j) * KV_PAGE * 2, ahead);
             put_pair(to + j * 32, low, key(page, type, 1, i + j), key(page, type, 1, i + j + 1), type);
         }
         return;
@@ -136,13 +133,12 @@ INLINE __m512 k_scales(const char *page, enum dtype type, int dim, int block) {
 
 /* n values of a row, in bytes. */
 INLINE size_t value_bytes(const enum dtype type, int n) {
-    return type == DT_F32 ? (size_t)n * 4 : type == DT_Q8_0 ? (size_t)n : type == DT_Q4_0 ? (size_t)n / 2 : (size_t)n * 2;
+    return type == DT_Q8_0 ? (size_t)n : type == DT_Q4_0 ? (size_t)n / 2 : (size_t)n * 2;
 }
 
 /* Sixteen columns of one token; those of Q4_0 share bytes with 16 others, and `upper` says which half is meant. */
 INLINE __m512 value(const char *at, const enum dtype type, const int whole, __mmask16 mask, int upper) {
     switch (type) {
-    case DT_F32: return whole ? _mm512_loadu_ps(at) : _mm512_maskz_loadu_ps(mask, at);
     case DT_F16: return whole ? half16((const uint16_t *)at) : _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at));
     case DT_BF16: return widen_bf16(whole ? _mm256_loadu_si256((const __m256i *)at) : _mm256_maskz_loadu_epi16(mask, at));
     case DT_Q8_0:
@@ -206,7 +202,7 @@ static void v_scales(float *to, const void *const page[TILE_PAGES], enum dtype t
 /* The type becomes a constant. */
 #define FOR_TYPE(type, call) \
     switch (type) { \
-    case DT_F32: call(DT_F32); break; case DT_F16: call(DT_F16); break; case DT_BF16: call(DT_BF16); break; \
+    case DT_F16: call(DT_F16); break; case DT_BF16: call(DT_BF16); break; \
     case DT_Q8_0: call(DT_Q8_0); break; default: call(DT_Q4_0); \
     }
 
@@ -289,7 +285,10 @@ struct from {
         FENCE; \
         PRODUCT(C, 4, 6, (room) + C * ONCE) \
         _tile_dpbf16ps(C, 5, 6); \
-        if (parts_of(type) == 2) PRODUCT(C, 4, 7, (room) + C * ONCE + TILE_BYTES) \
+        if (parts_of(type) == 2) { \
+            PRODUCT(C, 4, 7, (room) + C * ONCE + TILE_BYTES) \
+            _tile_dpbf16ps(C, 5, 7); \
+        } \
     }
 
 INLINE void load_a(const void *high, const void *low, size_t stride) {
@@ -300,7 +299,10 @@ INLINE void load_a(const void *high, const void *low, size_t stride) {
 INLINE void multiply(unsigned tiles, const char *b, size_t next, size_t low) {
     PASS(4, tiles, b, next)
     PASS(5, tiles, b, next)
-    if (low) { PASS(4, tiles, b + low, next) }
+    if (low) {
+        PASS(4, tiles, b + low, next)
+        PASS(5, tiles, b + low, next)
+    }
 }
 
 enum { ONCE = 2 * TILE_BYTES };                          /* room for the two parts of one tile */

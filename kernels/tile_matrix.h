@@ -1,10 +1,10 @@
 /* tile_matrix.h - the products of attention by a matrix unit of bfloat16: an optional twin of scores and gather in tile.h.
  *
- * A bfloat16 has 8 significant bits, so numbers go in as sums of two: a float to 2^-17 of itself, an F16 exactly; BF16 and
- * the quants of Q8_0 and Q4_0 are exact as they are, and their scales are applied in f32: to the sums of a block of
- * dimensions (keys), to the weights (values). Three products are added in f32, high * high, low * high and high * low,
- * so what is lost is about 2^-17 of the terms, less than the storage type has lost before. Infinity in a query, key or
- * value comes out as NaN.
+ * A bfloat16 has 8 significant bits, so numbers go in as sums of two: queries and weights to 2^-17 of themselves, an F16
+ * exactly; BF16 and the quants of Q8_0 and Q4_0 are exact as they are, and their scales are applied in f32: to the sums of a
+ * block of dimensions (keys), to the weights (values). All products of their parts are
+ * added in f32, so what is lost is about 2^-17 of the terms, far less than the storage type has lost before. F32 pages would
+ * lose: they are not taken. Infinity in a query, key or value comes out as NaN.
  *
  * Pages are turned into the unit's own order once per tile of keys and queries once per sweep, into room of the caller. As
  * in tile.h, no row's arithmetic depends on the rows beside it. */
@@ -16,7 +16,7 @@ enum { MATRIX_ROWS = 16 };                               /* most rows of one blo
 
 struct tile_matrix {
     size_t (*room_q)(int rows, int dim);                 /* bytes, multiples of 64, as is the alignment wanted */
-    size_t (*room_k)(int dim), (*room_v)(int dim);       /* for one tile of any type */
+    size_t (*room_k)(int dim), (*room_v)(int dim);       /* for one tile of any type but F32 */
 
     void (*load_q)(void *dst, const float *q, int rows, int dim);
     /* Pages that are NULL are left out; so are the values of keys whose bit is not set, which may be anything. ahead: see
