@@ -1,0 +1,108 @@
+#!/bin/sh
+# Remakes the tables and heat maps of docs/quality.md: every attention mode and cache type on the trained models - needles, tasks,
+# perplexity, cost. Rows that are there already are kept (docs/quality/*.jsonl): delete them to measure anew.
+#     tools/quality.sh [grid|tasks|text|twins]...        (default: all; about half an hour on two cores)
+set -eu
+cd "$(dirname "$0")/.."
+model=models/needle-s.gguf
+twin=models/needle-s2.gguf
+heads=models/needle-s.heads.tsv
+out=docs/quality
+page=docs/quality.md
+mkdir -p $out
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+# The modes, each at a generous and at a tight budget.
+modes() {
+    cat <<END
+full
+stream,sink=4,recent=1020
+stream,sink=4,recent=252
+duo,heads=$heads,ratio=0.5,sink=16,recent=240
+duo,heads=$heads,ratio=0.2,sink=16,recent=240
+hip
+hip,dense=0,k=512
+$(cat models/needle-s.delta.txt)
+delta,full=0,budget=64
+s2,approx=1
+s2,approx=1,block=16,local=16,dense_first=1,dense_every=0
+moa,beta=0.25
+END
+}
+
+# block NAME FILE: the lines between <!-- NAME --> and <!-- /NAME --> of the page become the file's.
+block() {
+    awk -v name="$1" -v file="$2" '
+        $0 == "<!-- " name " -->" { print; print ""; while ((getline line < file) > 0) print line; print ""; inside = 1; next }
+        $0 == "<!-- /" name " -->" { inside = 0 }
+        !inside' $page >"$work/page"
+    cp "$work/page" $page
+}
+
+# needle ROWS arguments: one sweep over all modes.
+needle() {
+    rows=$1
+    shift
+    modes | sed 's/^/--attn\n/' >"$work/modes"
+    # shellcheck disable=SC2046
+    ./bin/needle $model $(cat "$work/modes") "$@" -n 24 -q --no-png -o "$rows" >/dev/null
+}
+
+grid() {
+    needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,25,50,75,95 --trials 2
+    needle $out/grid.jsonl --task single --lengths 32k --depths 5,50,95
+    needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,50,95 --kv q8_0,q4_0
+    ./bin/needle --plot-only $out/grid.jsonl --table lengths --png $out/grid.png >"$work/grid"
+    grep '^[|`-]' "$work/grid" >"$work/table"
+    block grid "$work/table"
+    ./bin/needle --plot-only $out/grid.jsonl --no-png | grep -E '^\| (model|---|needle)' | grep -E '\| (F16|KV|---)' |
+        grep -E '\| (16k|length|---)' >"$work/table" || true
+    block cost "$work/table"
+}
+
+tasks() {
+    needle $out/tasks.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 2k,16k --depths 10,50,90 --trials 3
+    ./bin/needle --plot-only $out/tasks.jsonl --table pivot --no-png >"$work/tasks"
+    grep '^[|`-]' "$work/tasks" >"$work/table"
+    block tasks "$work/table"
+}
+
+# Held-out text: stories of a seed no test uses, 8k tokens, fed one at a time so that modes of decode take part.
+text() {
+    ./bin/haystack $model -n 8192 -s 4242 --distractors 12 --answer /dev/null >"$work/text" 2>/dev/null
+    {
+        echo "| attn | perplexity | KL(full, mode) | same top token % |"
+        echo "|---|---:|---:|---:|"
+        modes | while read -r mode; do
+            ./bin/perplexity $model -f "$work/text" -c 8192 --chunks 1 --decode --kld full --attn "$mode" 2>/dev/null </dev/null >"$work/ppl"
+            echo "| \`$mode\` | $(sed -n 's/^ppl = //p' "$work/ppl") | $(sed -n 's/.*) = \(.*\), same top.*/\1/p' "$work/ppl") | $(sed -n 's/.*same top token \([0-9.]*\) .*/\1/p' "$work/ppl") |"
+        done
+    } >"$work/table"
+    block text "$work/table"
+}
+
+twins() {
+    for m in $model $twin; do
+        ./bin/needle $m --task single,words,multikey,hop,chain,count --lengths 1k,4k,16k --depths 5,50,95 --trials 2 -n 24 -q --no-png \
+            -o $out/twins.jsonl >/dev/null
+    done
+    ./bin/needle --plot-only $out/twins.jsonl --table pivot --png $out/twins.png >"$work/twins"
+    grep '^[|`-]' "$work/twins" >"$work/table"
+    ./bin/needle --plot-only $out/twins.jsonl --no-png | grep -E '^\| (model|---|needle)' | grep -E '\| (single[^|]*|test|---)' >>"$work/table" || true
+    block twins "$work/table"
+}
+
+[ $# -gt 0 ] || set -- grid tasks text twins
+for part; do
+    case $part in
+    grid | tasks | text | twins) $part ;;
+    *) echo "quality.sh: got '$part', wanted grid, tasks, text or twins" >&2; exit 2 ;;
+    esac
+done
+{
+    echo "Machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores; $(date -u +%Y-%m-%d)."
+} >"$work/table"
+block machine "$work/table"
+echo "$page is new"
