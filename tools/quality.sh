@@ -1,7 +1,7 @@
 #!/bin/sh
 # Remakes the tables and heat maps of docs/quality.md: every attention mode and cache type on the trained models - needles, tasks,
 # perplexity, cost. Rows that are there already are kept (docs/quality/*.jsonl): delete them to measure anew.
-#     tools/quality.sh [grid|tasks|text|twins]...        (default: all; about half an hour on two cores)
+#     [THREADS=2] tools/quality.sh [grid|tasks|text|twins]...        (default: all; about half an hour on two cores)
 set -eu
 cd "$(dirname "$0")/.."
 model=models/needle-s.gguf
@@ -9,6 +9,7 @@ twin=models/needle-s2.gguf
 heads=models/needle-s.heads.tsv
 out=docs/quality
 page=docs/quality.md
+threads=${THREADS:-2}
 mkdir -p $out
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -47,13 +48,13 @@ needle() {
     shift
     modes | sed 's/^/--attn\n/' >"$work/modes"
     # shellcheck disable=SC2046
-    ./bin/needle $model $(cat "$work/modes") "$@" -n 24 -q --no-png -o "$rows" >/dev/null
+    ./bin/needle $model $(cat "$work/modes") "$@" -t "$threads" -n 24 -q --no-png -o "$rows" >/dev/null
 }
 
 grid() {
-    needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,25,50,75,95 --trials 2
-    needle $out/grid.jsonl --task single --lengths 32k --depths 5,50,95
-    needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,50,95 --kv q8_0,q4_0
+    needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,25,50,75,95
+    needle $out/grid.jsonl --task single --lengths 4k,16k --depths 5,50,95 --kv q8_0,q4_0
+    needle $out/grid.jsonl --task single --lengths 32k --depths 5,50
     ./bin/needle --plot-only $out/grid.jsonl --table lengths --png $out/grid.png >"$work/grid"
     grep '^[|`-]' "$work/grid" >"$work/table"
     block grid "$work/table"
@@ -63,20 +64,20 @@ grid() {
 }
 
 tasks() {
-    needle $out/tasks.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 2k,16k --depths 10,50,90 --trials 3
+    needle $out/tasks.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 4k --depths 10,50,90 --trials 3
     ./bin/needle --plot-only $out/tasks.jsonl --table pivot --no-png >"$work/tasks"
     grep '^[|`-]' "$work/tasks" >"$work/table"
     block tasks "$work/table"
 }
 
-# Held-out text: stories of a seed no test uses, 8k tokens, fed one at a time so that modes of decode take part.
+# Held-out text: stories of a seed no test uses, 4k tokens, fed one at a time so that modes of decode take part.
 text() {
-    ./bin/haystack $model -n 8192 -s 4242 --distractors 12 --answer /dev/null >"$work/text" 2>/dev/null
+    ./bin/haystack $model -n 4096 -s 4242 --distractors 12 --answer /dev/null >"$work/text" 2>/dev/null
     {
         echo "| attn | perplexity | KL(full, mode) | same top token % |"
         echo "|---|---:|---:|---:|"
         modes | while read -r mode; do
-            ./bin/perplexity $model -f "$work/text" -c 8192 --chunks 1 --decode --kld full --attn "$mode" 2>/dev/null </dev/null >"$work/ppl"
+            ./bin/perplexity $model -f "$work/text" -c 4096 --chunks 1 --decode -t "$threads" --kld full --attn "$mode" 2>/dev/null </dev/null >"$work/ppl"
             echo "| \`$mode\` | $(sed -n 's/^ppl = //p' "$work/ppl") | $(sed -n 's/.*) = \(.*\), same top.*/\1/p' "$work/ppl") | $(sed -n 's/.*same top token \([0-9.]*\) .*/\1/p' "$work/ppl") |"
         done
     } >"$work/table"
@@ -85,8 +86,8 @@ text() {
 
 twins() {
     for m in $model $twin; do
-        ./bin/needle $m --task single,words,multikey,hop,chain,count --lengths 1k,4k,16k --depths 5,50,95 --trials 2 -n 24 -q --no-png \
-            -o $out/twins.jsonl >/dev/null
+        ./bin/needle $m --task single,words,multikey,multivalue,hop,chain,count --lengths 1k,4k,16k --depths 5,50,95 -t "$threads" -n 24 -q \
+            --no-png -o $out/twins.jsonl >/dev/null
     done
     ./bin/needle --plot-only $out/twins.jsonl --table pivot --png $out/twins.png >"$work/twins"
     grep '^[|`-]' "$work/twins" >"$work/table"

@@ -21,5 +21,5 @@ mkdir -p "$dir/$name"
 export OMP_WAIT_POLICY=passive
 # shellcheck disable=SC2086
 "$python" "$here/train.py" --out "$dir/$name" --tokens 20e6 --seed 1 $mask | tee "$dir/$name/log"
-"$python" "$here/export.py" "$dir/$name/model.pt" "$dir/$name/tokenizer.model" "$here/../../models/$name.gguf" --name "$name" --type q8_0
+"$python" "$here/export.py" "$dir/$name/model.pt" "$dir/$name/tokenizer.model" "$here/../../models/$name.gguf" --name "$name" --type f16
 echo "models/$name.gguf is new"
