@@ -4,6 +4,12 @@
 
 enum { BATCH_DEFAULT = 512 };
 
+/* The name of the mode a file was trained with, alone, means it with the file's own parameters. */
+static const char *meant(const char *attn, const char *trained) {
+    const size_t n = trained ? strcspn(trained, ",") : 0;
+    return n && !strncmp(attn, trained, n) && !attn[n] ? trained : attn;
+}
+
 int session_open(struct session **out, const struct model *m, const struct session_options *o, struct err *err) {
     const struct model_config *c = &m->c;
     struct session *s = calloc(1, sizeof *s);
@@ -19,8 +25,8 @@ int session_open(struct session **out, const struct model *m, const struct sessi
                                       .rope_freq = freq, .n_rot = c->rope.n_rot, .rope_split = c->arch->rope_split,
                                       .scale = c->attn_scale };
     if (o->n_ctx < 1) { fail(err, "context of %d tokens, wanted at least 1", o->n_ctx); goto fail; }
-    if (attn_open_phases(&s->attn, o->attn_prefill ? o->attn_prefill : attn, o->attn_decode ? o->attn_decode : attn, &shape,
-                         m->kernels, err))
+    if (attn_open_phases(&s->attn, meant(o->attn_prefill ? o->attn_prefill : attn, trained),
+                         meant(o->attn_decode ? o->attn_decode : attn, trained), &shape, m->kernels, err))
         goto fail;
     const struct kv_shape kv = { .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim, .v_dim = c->v_dim,
                                  .type_k = o->type_k, .type_v = o->type_v, .stores = attn_stores(s->attn) };

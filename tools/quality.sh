@@ -85,7 +85,8 @@ text() {
 }
 
 twins() {
-    for m in $model $twin; do
+    for m in "$model --attn full" "$twin --attn s2" "$model --attn s2,approx=1,block=32,local=4,stride=2,dense_first=0,dense_every=0,sink=0"; do
+        # shellcheck disable=SC2086
         ./bin/needle $m --task single,words,multikey,multivalue,hop,chain,count --lengths 1k,4k,16k --depths 5,50,95 -t "$threads" -n 24 -q \
             --no-png -o $out/twins.jsonl >/dev/null
     done
