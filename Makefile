@@ -11,7 +11,7 @@ OPT-debug := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer
 CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DNEEDLE_VERSION='"$(VERSION)"' $(if $(OPENBLAS),-DHAVE_OPENBLAS)
 CFLAGS := -std=c11 $(WARN) $(OPT-$(MODE)) -fopenmp
 CXXFLAGS := -std=c++17 $(WARN) $(OPT-$(MODE))
-LDLIBS := -lsentencepiece -lpcre2-8 -lcjson -lpng $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
+LDLIBS := -lsentencepiece -lpcre2-8 -lcjson -lpng -lz $(if $(OPENBLAS),-lopenblas) -lstdc++ -lm
 
 LIB_SRC := $(wildcard base/*.c kernels/*.c kvcache/*.c attention/*.c tokenizer/*.c tokenizer/*.cc model/*.c)
 X86_ONLY := %_avx2.c %_avx512.c %_amx.c

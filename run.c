@@ -178,7 +178,7 @@ static void report_memory(const struct engine *e, const struct session *s, const
 
 struct stats {
     int cache_n, prompt_n, predicted_n;            /* cache_n: tokens of the prompt that were not evaluated again */
-    double prompt_ms, predicted_ms, keys_read, load_ms;
+    double prompt_ms, predicted_ms, keys_read, keys_searched, load_ms;
 };
 
 static double per_second(int n, double ms) { return ms > 0 ? n / ms * 1e3 : 0; }
@@ -188,9 +188,10 @@ static void add_figure(void *json, const char *name, double value) { cJSON_AddNu
 static void print_stats(const struct run *r, const struct engine *e, const struct session *s, const struct stats *st) {
     const double pps = per_second(st->prompt_n, st->prompt_ms), tps = per_second(st->predicted_n, st->predicted_ms);
     if (!strcmp(r->stats, "text") && !r->quiet) {
-        char kv[32], rss[32];
-        fprintf(stderr, "prefill %d tokens %.1f t/s | decode %d tokens %.1f t/s | KV %s | keys read per token %.0f | peak %s | attention %s%s%s\n",
-                st->prompt_n, pps, st->predicted_n, tps, human_bytes(kv, (double)session_kv_bytes(s)), st->keys_read,
+        char kv[32], rss[32], searched[48] = "";
+        if (st->keys_searched > 0) snprintf(searched, sizeof searched, ", searched %.0f", st->keys_searched);
+        fprintf(stderr, "prefill %d tokens %.1f t/s | decode %d tokens %.1f t/s | KV %s | keys read per token %.0f%s | peak %s | attention %s%s%s\n",
+                st->prompt_n, pps, st->predicted_n, tps, human_bytes(kv, (double)session_kv_bytes(s)), st->keys_read, searched,
                 human_bytes(rss, (double)mem_peak_rss()), session_attn_name(s), *session_attn_params(s) ? "," : "",
                 session_attn_params(s));
     }
@@ -210,6 +211,7 @@ static void print_stats(const struct run *r, const struct engine *e, const struc
     cJSON_AddStringToObject(j, "attn", session_attn_name(s));
     cJSON_AddStringToObject(j, "attn_params", session_attn_params(s));
     cJSON_AddNumberToObject(j, "keys_read_per_token", st->keys_read);
+    cJSON_AddNumberToObject(j, "keys_searched_per_token", st->keys_searched);
     session_report(s, add_figure, cJSON_AddObjectToObject(j, "attn_figures"));
     cJSON_AddStringToObject(j, "type_k", dtype_name(e->type_k));
     cJSON_AddStringToObject(j, "type_v", dtype_name(e->type_v));
@@ -328,6 +330,12 @@ static int context_size(const struct run *r, const struct model_config *c, int n
     return n_ctx > 0 ? n_ctx : 1;
 }
 
+/* A run that goes through the weights but once reads them as they lie in the file: a repacked copy would cost more memory
+ * and time than it saves. */
+static bool passes_once(const struct run *r, const struct engine *e, int n_prompt) {
+    return !r->chat && (r->n_predict == 0 || r->n_predict == 1) && n_prompt <= e->args.batch;
+}
+
 static int run(struct run *r, struct engine *e, struct err *err) {
     char *text = NULL;
     size_t n_text = 0;
@@ -339,7 +347,9 @@ static int run(struct run *r, struct engine *e, struct err *err) {
     FILE *null = fopen("/dev/null", "w"), *log = r->quiet && null ? null : stderr;
     const double load_start = clock_ms();
 
-    if ((!r->chat && read_prompt(r, &text, &n_text, err)) || engine_open(e, err)) goto done;
+    if ((r->cache && !r->cache_ro && !r->chat && prompt_cache_check(r->cache, err)) || (!r->chat && read_prompt(r, &text, &n_text, err)) ||
+        engine_open(e, err))
+        goto done;
     if (e->args.gpu) fprintf(log, "GPU flags have no effect: this engine computes on the CPU\n");
     const int n = r->chat ? 0 : tok_encode(e->tok, text, n_text, TOK_BOS | (r->special ? TOK_SPECIAL : 0), &ids, err);
     if (n < 0) goto done;
@@ -358,7 +368,7 @@ static int run(struct run *r, struct engine *e, struct err *err) {
     if (session_open(&s, e->model, &so, err)) goto done;
     report_memory(e, s, &so, log);
     if (r->dry_run) { rc = 0; goto done; }
-    if (engine_load(e, err) || sampler_open(&sm, e->model->c.n_vocab, &r->sampler, err)) goto done;
+    if ((!passes_once(r, e, n) && engine_load(e, err)) || sampler_open(&sm, e->model->c.n_vocab, &r->sampler, err)) goto done;
     for (int i = 0; i < n; i++) sampler_accept(sm, ids[i]);
     st.load_ms = clock_ms() - load_start;
 
@@ -370,7 +380,7 @@ static int run(struct run *r, struct engine *e, struct err *err) {
         if (!rc && r->cache && r->cache_all && !r->cache_ro) rc = prompt_cache_save(s, r->cache, err);
     }
     if (stop) rc = 0;                                /* Ctrl-C: what there is was printed; main says 130 */
-    st.keys_read = session_keys_read(s);
+    st.keys_read = session_keys_read(s), st.keys_searched = session_keys_searched(s);
     if (!rc && !put("\n", isatty(STDOUT_FILENO) && !r->chat, err)) print_stats(r, e, s, &st);
 done:
     sampler_close(sm);

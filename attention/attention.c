@@ -18,6 +18,7 @@ struct worker {
     struct attn_mode *mode;
     struct flash *flash;
     const struct tile_kernels *tile;
+    const struct peak_kernels *peak;
     struct correct *correct;               /* NULL: the mode has no anchors */
     struct attn_args args;
 };
@@ -95,7 +96,7 @@ static int worker_open(struct worker *w, const char *text, const struct attn_sha
                        struct err *err) {
     const size_t len = strcspn(text, ",");
     const struct attn_ops *ops = find(text, len);          /* attn_check has seen it */
-    w->tile = kernels->tile;
+    w->tile = kernels->tile, w->peak = kernels->peak;
     return args_parse(&w->args, ops->name, ops->keys, text + len, err) || ops->open(&w->mode, &w->args, shape, err) ||
            flash_open(&w->flash, shape, kernels, w->mode, err) ||
            (ops->anchors && correct_open(&w->correct, shape, err)) ? -1 : 0;
@@ -110,7 +111,7 @@ static void worker_close(struct worker *w) {
 static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n,
                        bool decode, unsigned prefills) {
     const struct attn_ops *ops = w->mode->ops;
-    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1, prefills });
+    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1, prefills, w->peak });
     flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
     if (w->correct) correct_run(w->correct, w->flash, out, q, kv, layer, pos, n, ops->anchors(w->mode, layer, pos, n));
 }
@@ -184,7 +185,8 @@ void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *
     if (n < 1) return;
     if (!decode) a->prefills++;
     if (a->observer)
-        a->observer(a->observer_ctx, &(struct attn_call){ layer, pos, n, q, kv, a->prefill.tile, decode && n == 1, a->prefills });
+        a->observer(a->observer_ctx, &(struct attn_call){ layer, pos, n, q, kv, a->prefill.tile, decode && n == 1, a->prefills,
+                                                                a->prefill.peak });
     worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode, a->prefills);
 }
 

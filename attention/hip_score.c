@@ -2,14 +2,17 @@
 #include <math.h>
 #include <string.h>
 
+enum { AHEAD = 3 };                            /* pages of keys on their way while one is scored */
+
 size_t hip_scorer_carve(struct hip_scorer *s, void *memory, const struct attn_shape *shape, int n_heads,
                         int n_tokens) {
     const size_t rows = (size_t)n_heads * n_tokens, dim = shape->k_dim;
-    const size_t floats[] = { rows * dim, rows * TILE, TILE * dim, KV_PAGE * dim };
-    float **part[] = { &s->q, &s->s, &s->keys, &s->page };
+    const size_t padded = rows + (size_t)n_heads * (PEAK_ROWS - 1);
+    const size_t floats[] = { rows * dim, padded * dim, rows * TILE, TILE * dim, KV_PAGE * dim };
+    float **part[] = { &s->q, &s->q_peak, &s->s, &s->keys, &s->page };
     size_t used = 0;
     s->shape = *shape;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         *part[i] = memory ? (float *)((char *)memory + used) : NULL;
         used += (floats[i] * sizeof(float) + 63) / 64 * 64;
     }
@@ -24,6 +27,14 @@ static void mean(float *dst, const float *q, size_t q_stride, int from, int end,
         for (int t = from; t < end; t++) sum += q[t * q_stride + i];
         dst[i] = sum / (float)(end - from);
     }
+}
+
+/* The rows of one KV head in blocks of PEAK_ROWS, the last one filled up with its last row. */
+static void interleave(float *dst, const float *q, int rows, int dim) {
+    for (int from = 0; from < rows; from += PEAK_ROWS)
+        for (int i = 0; i < dim; i++)
+            for (int r = 0; r < PEAK_ROWS; r++)
+                *dst++ = q[(size_t)(from + r < rows ? from + r : rows - 1) * dim + i];
 }
 
 void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *q, int pos, int n, int stride, int pool,
@@ -42,6 +53,9 @@ void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *
             mean(s->q + ((size_t)g * s->n_samples + i) * width, src, q_stride, pool ? from : end - 1, end, width);
         }
     }
+    const size_t padded = (size_t)(s->n_rows + PEAK_ROWS - 1) / PEAK_ROWS * PEAK_ROWS;
+    for (int g = 0; g < o.n_kv_heads; g++)
+        interleave(s->q_peak + g * padded * dim, s->q + (size_t)g * s->n_rows * dim, s->n_rows, (int)dim);
 }
 
 /* Sixteen keys that are one whole page. */
@@ -129,4 +143,41 @@ void hip_score(struct hip_scorer *s, const int *key, int n, float *score) {
         }
         s->scored += (uint64_t)n;
     }
+}
+
+/* ---- Whole pages ---- */
+
+/* Pages are far apart: those AHEAD are on their way while one is scored. Few queries read keys as they are stored, for many
+ * it pays to unpack them once. */
+static void score_head(struct hip_scorer *s, int g, const int *page, int n, float *score) {
+    const enum dtype type = kv_shape(s->kv)->type_k;
+    const int dim = s->shape.k_dim, blocks = (s->n_rows + PEAK_ROWS - 1) / PEAK_ROWS, kv_head = s->owner.kv_head + g;
+    const int direct = type == DT_F32 || (blocks == 1 && (type == DT_F16 || type == DT_BF16));
+    const size_t bytes = tile_k_bytes(type, dim);
+    const float *q = s->q_peak + (size_t)g * blocks * dim * PEAK_ROWS;
+    const char *coming[AHEAD];
+    for (int i = 0; i < AHEAD && i < n; i++) {
+        coming[i] = kv_page(s->kv, s->layer, kv_head, page[i]).k;
+        for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(coming[i] + b);
+    }
+    for (int i = 0; i < n; i++) {
+        const void *keys = coming[i % AHEAD];
+        const char *next = NULL;
+        if (i + AHEAD < n) next = coming[i % AHEAD] = kv_page(s->kv, s->layer, kv_head, page[i + AHEAD]).k;
+        if (!direct) {
+            for (size_t b = 0; next && b < bytes; b += 64) __builtin_prefetch(next + b);
+            s->tile->unpack_k(s->page, keys, type, dim);
+            keys = s->page, next = NULL;
+        }
+        for (int b = 0; b < blocks; b++) {
+            const float x = s->peak->page(q + (size_t)b * dim * PEAK_ROWS, dim, keys, direct ? type : DT_F32, b ? NULL : next);
+            if (x > score[i]) score[i] = x;
+        }
+    }
+}
+
+void hip_score_pages(struct hip_scorer *s, const int *page, int n, float *score) {
+    for (int i = 0; i < n; i++) score[i] = -INFINITY;
+    for (int g = 0; g < s->owner.n_kv_heads; g++) score_head(s, g, page, n, score);
+    s->scored += (uint64_t)n * KV_PAGE * s->owner.n_kv_heads;
 }

@@ -2,22 +2,25 @@
  *
  * The queries belong to one owner of a mask: heads first_head..first_head+n_heads-1 of one group, or all heads of
  * several groups. A single key of a page is spread over the whole page (kernels/tile.h), so keys are unpacked and put
- * side by side into tiles first; sixteen in a row that fill a page are scored where they are. */
+ * side by side into tiles first; whole pages are scored where they are. */
 #ifndef ATTENTION_HIP_SCORE_H
 #define ATTENTION_HIP_SCORE_H
 #include "attention/mode.h"
+#include "kernels/peak.h"
 #include "kernels/tile.h"
 
 struct hip_owner { int kv_head, n_kv_heads, head, n_heads; };  /* head counts within the group */
 
 struct hip_scorer {
     struct attn_shape shape;
-    const struct tile_kernels *tile;           /* set these two before the first load */
+    const struct tile_kernels *tile;           /* set these three before the first load */
+    const struct peak_kernels *peak;
     const struct kvcache *kv;
     int layer;
     struct hip_owner owner;
     int n_rows, n_samples;
     float *q;                                  /* [n_kv_heads][n_samples][n_heads][k_dim] */
+    float *q_peak;                             /* [n_kv_heads][ceil(n_rows / PEAK_ROWS)][k_dim][PEAK_ROWS] */
     int *last;                                 /* [n_samples] the last key a sample may judge, ascending */
     float *s;                                  /* [n_rows][TILE] */
     float *keys, *page;                        /* [TILE_PAGES][k_dim][KV_PAGE], and one of its pages */
@@ -35,5 +38,10 @@ void hip_load(struct hip_scorer *, int layer, struct hip_owner, const float *q, 
 
 /* score[i] = the highest score of key[i]; -INFINITY if no sample may judge it. */
 void hip_score(struct hip_scorer *, const int *key, int n, float *score);
+
+/* Whether every sample may judge this key. */
+static inline int hip_all_judge(const struct hip_scorer *s, int key) { return key <= s->last[0]; }
+/* score[i] = the highest score of the KV_PAGE keys of page[i], which every sample may judge. Much faster than by key. */
+void hip_score_pages(struct hip_scorer *, const int *page, int n, float *score);
 
 #endif

@@ -37,6 +37,7 @@ struct attn_call {
     const struct tile_kernels *tile;
     int decode;            /* one token of the answer, not a piece of the prompt */
     unsigned prefills;     /* calls so far that were not decoding: when it changes, what decoding has left is old */
+    const struct peak_kernels *peak;
 };
 
 /* What a call of one token reveals besides its output: the probability in each page of KV_PAGE positions, over all

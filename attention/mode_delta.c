@@ -6,6 +6,7 @@
  *
  * Tokens read at n cached, in N layers of which F are full, with `budget` pages of which the last holds `open` tokens:
  * F n + (N - F) min(n, 16 (budget - 1) + open). The cache keeps everything. */
+#include "attention/delta_pages.h"
 #include "attention/mode.h"
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@ enum { SPARSE, FULL, SELECTS };                /* kinds of layers; SELECTS is fu
 enum { NO_LIST = -1 };
 enum { PAGES_MAX = 1 << 24 };
 
-struct delta_args { int budget, recent, sink; double ratio; };
+struct delta_args { struct delta_share share; double ratio; };
 
 struct delta {
     struct attn_mode base;
@@ -23,7 +24,7 @@ struct delta {
     unsigned char *kind;                       /* [n_layers] */
     int *page;                                 /* [n_pages] the list, ascending */
     int n_pages, pos;                          /* ... chosen at this position; NO_LIST: by no layer of this token yet */
-    uint64_t *rank, *sorted;                   /* [pages of the longest context] */
+    uint64_t *scratch;                         /* [2][pages of the longest context] */
     uint64_t tokens, lists, judged;            /* steps with a list, lists, lists that met the next one's layer */
     double recall, recall_far, least;          /* sums over judged; the lowest */
 };
@@ -38,12 +39,13 @@ static const struct attn_key keys[] = {
 };
 
 static int read_args(struct delta_args *d, const struct attn_args *args, struct err *err) {
-    if (args_int(args, "budget", 1, PAGES_MAX, &d->budget, err) || args_int(args, "recent", 1, PAGES_MAX, &d->recent, err) ||
-        args_int(args, "sink", 0, PAGES_MAX, &d->sink, err) || args_real(args, "ratio", 1, 1e9, &d->ratio, err))
+    struct delta_share *s = &d->share;
+    if (args_int(args, "budget", 1, PAGES_MAX, &s->budget, err) || args_int(args, "recent", 1, PAGES_MAX, &s->recent, err) ||
+        args_int(args, "sink", 0, PAGES_MAX, &s->sink, err) || args_real(args, "ratio", 1, 1e9, &d->ratio, err))
         return -1;
-    if (d->recent + d->sink >= d->budget)
+    if (s->recent + s->sink >= s->budget)
         return fail(err, "attention mode delta: recent=%d and sink=%d pages leave nothing to choose of budget=%d",
-                    d->recent, d->sink, d->budget);
+                    s->recent, s->sink, s->budget);
     return 0;
 }
 
@@ -76,7 +78,7 @@ static void delta_close(struct attn_mode *m) {
     struct delta *d = (struct delta *)m;
     free(d->kind);
     free(d->page);
-    free(d->rank);
+    free(d->scratch);
     free(d);
 }
 
@@ -90,15 +92,14 @@ static int delta_open(struct attn_mode **out, const struct attn_args *args, cons
         fail(err, "attention mode delta has to know how long the context may get");
         goto fail;
     }
-    const size_t most = (size_t)(d->a.budget < pages ? d->a.budget : pages);
+    const size_t most = (size_t)(d->a.share.budget < pages ? d->a.share.budget : pages);
     d->base = (struct attn_mode){ .ops = &mode_delta, .max_spans = (int)most };
     d->n_layers = n, d->pos = NO_LIST, d->least = 1;
     if (!(d->kind = calloc((size_t)n, 1)) || !(d->page = malloc(most * sizeof *d->page)) ||
-        !(d->rank = malloc(2 * (size_t)pages * sizeof *d->rank))) {
+        !(d->scratch = malloc(2 * (size_t)pages * sizeof *d->scratch))) {
         fail(err, "attention mode delta: no memory for lists of %zu pages", most);
         goto fail;
     }
-    d->sorted = d->rank + pages;
     if (read_layers(d->kind, n, args_text(args, "full"), err)) goto fail;
     if (!d->kind[0]) {
         fail(err, "attention mode delta: full=%.64s lacks layer 0, which has no list to read", args_text(args, "full"));
@@ -113,55 +114,15 @@ fail:
     return -1;
 }
 
-/* ---- Choosing ---- */
-
-/* The k-th largest of x[n], which it rearranges; 1 <= k <= n. */
-static uint64_t kth_largest(uint64_t *x, int n, int k) {
-    int lo = 0, hi = n - 1, want = k - 1;
-    while (lo < hi) {
-        const uint64_t pivot = x[lo + (hi - lo) / 2];
-        int i = lo, j = hi;
-        while (i <= j) {
-            while (x[i] > pivot) i++;
-            while (x[j] < pivot) j--;
-            if (i > j) break;
-            const uint64_t swap = x[i];
-            x[i++] = x[j], x[j--] = swap;
-        }
-        if (want <= j) hi = j;
-        else if (want >= i) lo = i;
-        else break;
-    }
-    return x[want];
-}
-
-/* Higher for more mass, then for the lower page: no two are equal. Bits of floats >= 0 are in the order of the floats. */
-static uint64_t rank_of(float mass, int page) {
-    uint32_t bits;
-    memcpy(&bits, &mass, sizeof bits);
-    return (uint64_t)bits << 32 | (uint32_t)~page;
-}
-
-/* Sinks, the best of what lies between, recent pages: budget of them. There are more pages than that. */
-static void choose(struct delta *d, const float *mass, int pages) {
-    const int first = d->a.sink, last = pages - d->a.recent, n = last - first, want = d->a.budget - d->a.recent - first;
-    for (int i = 0; i < n; i++) d->rank[i] = rank_of(mass[first + i], first + i);
-    memcpy(d->sorted, d->rank, (size_t)n * sizeof *d->rank);
-    const uint64_t least = kth_largest(d->sorted, n, want);
-    d->n_pages = 0;
-    for (int u = 0; u < pages; u++)
-        if (u < first || u >= last || d->rank[u - first] >= least) d->page[d->n_pages++] = u;
-}
-
 /* How much of this layer's probability the list before held: of all of it, and of what is neither recent nor in the
  * first page, which every list gets easily. */
 static void judge(struct delta *d, const struct attn_masses *m) {
     double held = 0, held_far = 0, far = 0;
-    for (int u = 1; u < m->n_pages - d->a.recent; u++) far += m->mean[u];
+    for (int u = 1; u < m->n_pages - d->a.share.recent; u++) far += m->mean[u];
     for (int i = 0; i < d->n_pages; i++) {
         const int u = d->page[i];
         held += m->mean[u];
-        if (u >= 1 && u < m->n_pages - d->a.recent) held_far += m->mean[u];
+        if (u >= 1 && u < m->n_pages - d->a.share.recent) held_far += m->mean[u];
     }
     d->judged++;
     d->recall += held;
@@ -173,14 +134,14 @@ static void delta_begin(struct attn_mode *m, const struct attn_call *c) {
     struct delta *d = (struct delta *)m;
     const int pages = c->pos / KV_PAGE + 1;
     if (c->layer == 0 || !c->decode) d->pos = NO_LIST;
-    m->want_masses = c->decode && d->kind[c->layer] == SELECTS && pages > d->a.ratio * d->a.budget;
+    m->want_masses = c->decode && d->kind[c->layer] == SELECTS && pages > d->a.ratio * d->a.share.budget;
 }
 
 static void delta_take(struct attn_mode *m, const struct attn_masses *masses) {
     struct delta *d = (struct delta *)m;
     if (d->pos == masses->pos) judge(d, masses);
     else d->tokens++;
-    choose(d, masses->peak, masses->n_pages);
+    d->n_pages = delta_choose(d->page, masses->peak, masses->n_pages, &d->a.share, d->scratch);
     d->pos = masses->pos;
     d->lists++;
 }

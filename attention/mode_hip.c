@@ -41,7 +41,15 @@ struct list {
     int *stage[STAGES - 1], n_stage[STAGES - 1];           /* what the stages before the last have kept */
 };
 
-struct worker { struct hip_scorer scorer; struct hip_scratch scratch; void *memory; };
+/* What a block was found to be worth. */
+struct judged { int block; float score; };
+
+struct worker {
+    struct hip_scorer scorer;
+    struct hip_scratch scratch;
+    struct judged *now, *before;                           /* [2 width] each: see judge_branches */
+    void *memory;
+};
 
 struct hip {
     struct attn_mode base;
@@ -197,8 +205,12 @@ static size_t carve_worker(struct worker *w, char *memory, const struct hip *h) 
     int keep = h->width, heads = h->p.owner == OWNER_LAYER ? h->shape.n_heads : h->group;
     for (int s = 0; h->p.stages == STAGES && s < STAGES; s++)
         if (h->p.keep[s] / h->p.chunk[s] > keep) keep = h->p.keep[s] / h->p.chunk[s];
+    const size_t judged = (2 * (size_t)h->width * sizeof *w->now + 63) / 64 * 64;
     size_t used = hip_scorer_carve(&w->scorer, memory, &h->shape, heads, h->p.bq);
-    return used + hip_scratch_carve(&w->scratch, memory ? memory + used : NULL, h->width, keep);
+    used += hip_scratch_carve(&w->scratch, memory ? memory + used : NULL, h->width, keep);
+    w->now = memory ? (struct judged *)(memory + used) : NULL;
+    w->before = memory ? (struct judged *)(memory + used + judged) : NULL;
+    return used + 2 * judged;
 }
 
 static void hip_close(struct attn_mode *m) {
@@ -263,31 +275,60 @@ fail:
 
 /* ---- Searching ---- */
 
-struct beam { const struct params *p; struct hip_scorer *scorer; int end; };
+struct beam {
+    const struct params *p;
+    struct worker *w;
+    int end;
+    int n_before;                                          /* judged in the round before: w->before */
+};
 
 static int representative(enum rep rep, struct hip_branch b) {
     return rep == REP_CENTRE ? b.start + b.count / 2 : rep == REP_FIRST ? b.start : b.start + b.count - 1;
 }
 
-/* A branch is worth the best sampled key of its representative block. */
-static void judge_branches(void *ctx, const struct hip_branch *branch, int n, float *score) {
-    const struct beam *b = ctx;
-    int key[SAMPLED_KEYS], of[SAMPLED_KEYS];
+/* Keys, or whole pages, that are scored together, and whose score each may be. */
+struct batch { int n, what[SAMPLED_KEYS], of[SAMPLED_KEYS]; };
+
+static void score_batch(struct hip_scorer *s, struct batch *b, void (*score)(struct hip_scorer *, const int *, int, float *),
+                        struct judged *judged) {
     float found[SAMPLED_KEYS];
-    for (int i = 0; i < n; i++) score[i] = -__builtin_inff();
-    for (int done = 0; done < n;) {
-        int count = 0;
-        for (; done < n && count + b->p->bk / b->p->sk <= SAMPLED_KEYS; done++) {
-            const int from = b->p->sink + representative(b->p->rep, branch[done]) * b->p->bk;
-            for (int c = b->p->sk - 1; c < b->p->bk && from + c < b->end; c += b->p->sk) {
-                key[count] = from + c;
-                of[count++] = done;
-            }
+    score(s, b->what, b->n, found);
+    for (int i = 0; i < b->n; i++)
+        if (found[i] > judged[b->of[i]].score) judged[b->of[i]].score = found[i];
+    b->n = 0;
+}
+
+/* A branch is worth the best sampled key of its representative block, which may have spoken for a longer branch in the
+ * round before: it is not read again. Branches come in the order of their blocks. */
+static void judge_branches(void *ctx, const struct hip_branch *branch, int n, float *score) {
+    struct beam *b = ctx;
+    const struct params *p = b->p;
+    struct hip_scorer *s = &b->w->scorer;
+    struct judged *now = b->w->now, *before = b->w->before;
+    struct batch single = { .n = 0 }, pages = { .n = 0 };
+    const int in_pages = p->sk == 1 && p->bk % KV_PAGE == 0 && p->sink % KV_PAGE == 0;
+    for (int i = 0, at = 0; i < n; i++) {
+        now[i] = (struct judged){ representative(p->rep, branch[i]), -__builtin_inff() };
+        while (at < b->n_before && before[at].block < now[i].block) at++;
+        if (at < b->n_before && before[at].block == now[i].block) {
+            now[i].score = before[at].score;
+            continue;
         }
-        hip_score(b->scorer, key, count, found);
-        for (int i = 0; i < count; i++)
-            if (found[i] > score[of[i]]) score[of[i]] = found[i];
+        const int from = p->sink + now[i].block * p->bk;
+        if (in_pages && hip_all_judge(s, from + p->bk - 1)) {
+            if (pages.n + p->bk / KV_PAGE > SAMPLED_KEYS) score_batch(s, &pages, hip_score_pages, now);
+            for (int c = 0; c < p->bk; c += KV_PAGE) pages.what[pages.n] = (from + c) / KV_PAGE, pages.of[pages.n++] = i;
+            continue;
+        }
+        if (single.n + p->bk / p->sk > SAMPLED_KEYS) score_batch(s, &single, hip_score, now);
+        for (int c = p->sk - 1; c < p->bk && from + c < b->end; c += p->sk)
+            single.what[single.n] = from + c, single.of[single.n++] = i;
     }
+    if (pages.n) score_batch(s, &pages, hip_score_pages, now);
+    if (single.n) score_batch(s, &single, hip_score, now);
+    for (int i = 0; i < n; i++) score[i] = now[i].score;
+    b->w->now = before, b->w->before = now;
+    b->n_before = n;
 }
 
 static void judge_keys(void *ctx, const int *key, int n, float *score) { hip_score(ctx, key, n, score); }
@@ -308,7 +349,7 @@ static void search_beam(const struct hip *h, struct worker *w, struct list *l, i
     l->searched = pos;
     l->n = 0;
     if (l->end <= p->sink) return;
-    struct beam beam = { p, &w->scorer, l->end };
+    struct beam beam = { .p = p, .w = w, .end = l->end };
     hip_load(&w->scorer, layer, owner_at(h, owner), q, pos, n, p->sq, 0, p->window);
     l->n = hip_beam(l->block, (l->end - p->sink + p->bk - 1) / p->bk, h->width, judge_branches, &beam, &w->scratch);
     for (int i = 0; i < l->n; i++) l->block[i] = p->sink + l->block[i] * p->bk;
@@ -339,7 +380,7 @@ static void search(const struct hip *h, struct list *l, const struct attn_call *
     struct worker *w = &h->workers[omp_get_thread_num()];
     const float *q = c->q + (size_t)(pos - c->pos) * h->shape.n_heads * h->shape.k_dim;
     w->scorer.kv = c->kv;
-    w->scorer.tile = c->tile;
+    w->scorer.tile = c->tile, w->scorer.peak = c->peak;
     if (h->p.stages == 1) search_beam(h, w, l, c->layer, owner, q, pos, n);
     else search_chain(h, w, l, c->layer, owner, q, pos, n, first);
 }

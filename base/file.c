@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { MOST = 1 << 30 };            /* no text is longer; /dev/zero is */
 
@@ -33,4 +35,23 @@ done:
     free(buf);
     if (!is_stdin) fclose(f);
     return rc;
+}
+
+int file_folder_writable(const char *path, struct err *err) {
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash ? (size_t)(slash - path) + 1 : 0;
+    char *folder = malloc(n + 2);
+    if (!folder) return fail(err, "%s: no memory", path);
+    memcpy(folder, path, n);
+    memcpy(folder + n, ".", 2);                     /* "folder/.": must be one */
+    const int rc = access(folder, W_OK | X_OK);
+    free(folder);
+    return rc ? fail(err, "%s: %s", path, strerror(errno)) : 0;
+}
+
+int file_writable(const char *path, struct err *err) {
+    struct stat there;
+    if (stat(path, &there)) return file_folder_writable(path, err);
+    if (S_ISDIR(there.st_mode)) return fail(err, "%s: %s", path, strerror(EISDIR));
+    return access(path, W_OK) ? fail(err, "%s: %s", path, strerror(errno)) : 0;
 }

@@ -1,4 +1,4 @@
-/* file.h - whole files in memory. */
+/* file.h - whole files in memory, and whether files could be written. */
 #ifndef BASE_FILE_H
 #define BASE_FILE_H
 #include <stddef.h>
@@ -6,5 +6,11 @@
 
 /* All bytes of path ("-": standard input), malloc'd, with a NUL after the last byte that *n does not count. */
 int file_read(const char *path, char **out, size_t *n, struct err *);
+
+/* Whether path can be written, found out without touching it: for asking before the work whose result goes there. 0, or
+ * -1 with what opening it would say. */
+int file_writable(const char *path, struct err *);
+/* Whether a file can be made beside path. */
+int file_folder_writable(const char *path, struct err *);
 
 #endif

@@ -3,16 +3,17 @@
 #include <stddef.h>
 #include <string.h>
 #include "kernels/mat.h"
+#include "kernels/peak.h"
 #include "kernels/tile.h"
 #include "kernels/tile_matrix.h"
 #include "kernels/vec.h"
 
 static const struct kernels sets[] = {
-    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar, NULL },
+    { "scalar", &vec_scalar, &mat_scalar, &tile_scalar, &peak_scalar, NULL },
 #ifdef __x86_64__
-    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2, NULL },
-    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512, NULL },
-    { "amx", &vec_avx512, &mat_amx, &tile_avx512, &tile_amx },
+    { "avx2", &vec_avx2, &mat_avx2, &tile_avx2, &peak_avx2, NULL },
+    { "avx512", &vec_avx512, &mat_avx512, &tile_avx512, &peak_avx512, NULL },
+    { "amx", &vec_avx512, &mat_amx, &tile_avx512, &peak_avx512, &tile_amx },
 #endif
 };
 

@@ -28,7 +28,10 @@ INLINE void span(enum dtype type, int np, int nt, float *y, size_t ldy, const ch
     #pragma GCC unroll 4
     for (int p = 0; p < np; p++)
         #pragma GCC unroll 12
-        for (int t = 0; t < nt; t++) sum[p][t] = _mm512_setzero_ps();
+        for (int t = 0; t < nt; t++) {
+            sum[p][t] = _mm512_setzero_ps();
+            if (nt >= 12) _mm_prefetch((const char *)(y + (size_t)t * ldy + p * PANEL), _MM_HINT_T0);    /* far apart */
+        }
     for (int c = 0; c < n; c++, w += step) {
         __m512 v[4];
         #pragma GCC unroll 4

@@ -9,7 +9,7 @@
  *   = |  sum 0    |  sum 1    | ...  |  sum 15   |   s32 */
 #include <immintrin.h>
 #include "kernels/blocks.h"
-#include "kernels/mat_pack.h"
+#include "kernels/mat_shape.h"
 #include "kernels/mat_strip.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -45,8 +45,7 @@ INLINE __m512i unsigned_book(void) {
     return _mm512_broadcast_i32x4(_mm_xor_si128(book, _mm_set1_epi8((char)0x80)));
 }
 
-/* A format, as constants for the compiler; the head of one block of columns. */
-struct shape { int type, block, sub, bits, centre, min, book; };
+/* The head of one block of columns. */
 struct head { const uint8_t *scale, *min; __m512 d, dmin; };
 
 INLINE __m512 half16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
@@ -60,16 +59,6 @@ INLINE struct head open_head(struct shape f, const uint8_t *p) {
     if (f.block != 32) p += subs * PANEL;
     g.min = p;
     return g;
-}
-
-INLINE size_t head_bytes(struct shape f) {
-    int subs = f.block == 32 ? 0 : f.block / f.sub * (f.min && f.type != DT_Q2_K ? 2 : 1);
-    return (size_t)(f.min ? 64 : 32) + (size_t)subs * PANEL;
-}
-
-/* Where the codes of a panel begin. */
-INLINE size_t heads_bytes(struct shape f, size_t cols) {
-    return (cols / (size_t)f.block * head_bytes(f) + 63) / 64 * 64;
 }
 
 /* d * scale and dmin * min of sub-block s of a group. */
@@ -98,61 +87,82 @@ INLINE __m512i dot4(__m512i sum, __m512i code, const int8_t *q) {
     return _mm512_dpbusd_epi32(sum, code, _mm512_set1_epi32(four));
 }
 
-enum { AHEAD = 2048 };                                   /* bytes the prefetch runs ahead of the codes */
+/* Bytes the prefetch runs ahead of the codes; bytes that need no unpacking outrun it sooner than their lines arrive. */
+INLINE size_t ahead(struct shape f) { return f.bits == 8 ? 768 : 2048; }
 
-/* One panel times nt tokens; each token has two chains of integer sums. */
-INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *panel, int rows,
+/* np panels (bytes apart) times nt tokens, np * nt <= 4; each sum is added up in two chains. Two panels at once are two
+ * streams, which memory serves faster than one. */
+INLINE void few(struct shape f, int np, int nt, float *y, size_t ldy, const uint8_t *panel, size_t bytes, int rows,
                 const struct qacts *x, int t0) {
     const size_t cols = (size_t)x->cols, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
     const float *scale = x->scale + t0, *sum = x->sum + t0;
     const int32_t *start = x->start + t0;
     const __m512i book = unsigned_book();
-    __m512 acc[4], part[4];
-    #pragma GCC unroll 4
-    for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
-    const uint8_t *p = panel + heads_bytes(f, cols);
-    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f), scale += ld) {
-        struct head g = open_head(f, panel);
+    __m512 acc[2][4], part[2][4];
+    #pragma GCC unroll 2
+    for (int k = 0; k < np; k++)
         #pragma GCC unroll 4
-        for (int t = 0; t < nt; t++) part[t] = _mm512_setzero_ps();
-        for (int b = 0; b < f.block / 32; b++, p += f.bits * 64) {
-            #pragma GCC unroll 8
-            for (int i = 0; i < f.bits; i++) _mm_prefetch((const char *)p + AHEAD + i * 64, _MM_HINT_T0);
+        for (int t = 0; t < nt; t++) acc[k][t] = _mm512_setzero_ps();
+    const uint8_t *code = panel + heads_bytes(f, cols);
+    for (size_t c = 0; c < cols; c += (size_t)f.block, panel += head_bytes(f), scale += ld) {
+        struct head g[2];
+        #pragma GCC unroll 2
+        for (int k = 0; k < np; k++) {
+            g[k] = open_head(f, panel + (size_t)k * bytes);
+            #pragma GCC unroll 4
+            for (int t = 0; t < nt; t++) part[k][t] = _mm512_setzero_ps();
+        }
+        for (int b = 0; b < f.block / 32; b++, code += f.bits * 64) {
             #pragma GCC unroll 2
-            for (int h = 0; h < 2; h++, sum += ld, start += ld) {
-                if (h == 32 / f.sub) break;              /* one sub-block of 32, or two of 16 */
-                __m512 ws = scale_of(f, &g, b * (32 / f.sub) + h), wm = _mm512_setzero_ps();
-                if (f.min) wm = min_of(f, &g, b * (32 / f.sub) + h);
-                __m512i even[4], odd[4];
-                #pragma GCC unroll 4
-                for (int t = 0; t < nt; t++)
-                    even[t] = start_of(f, start[t]), odd[t] = _mm512_setzero_si512();
+            for (int k = 0; k < np; k++)
                 #pragma GCC unroll 8
-                for (int v = h * f.sub / 4; v < (h + 1) * f.sub / 4; v += 2) {
-                    __m512i c0 = codes(p, f.bits, v), c1 = codes(p, f.bits, v + 1);
-                    if (f.book) c0 = _mm512_shuffle_epi8(book, c0), c1 = _mm512_shuffle_epi8(book, c1);
+                for (int i = 0; i < f.bits; i++)
+                    _mm_prefetch((const char *)code + (size_t)k * bytes + ahead(f) + i * 64, _MM_HINT_T0);
+            #pragma GCC unroll 2
+            for (int h = 0; h < 32 / f.sub; h++, sum += ld, start += ld) {   /* one sub-block of 32, or two of 16 */
+                #pragma GCC unroll 2
+                for (int k = 0; k < np; k++) {
+                    const uint8_t *p = code + (size_t)k * bytes;
+                    __m512 ws = scale_of(f, &g[k], b * (32 / f.sub) + h), wm = _mm512_setzero_ps();
+                    if (f.min) wm = min_of(f, &g[k], b * (32 / f.sub) + h);
+                    __m512i even[4], odd[4];
+                    #pragma GCC unroll 4
+                    for (int t = 0; t < nt; t++)
+                        even[t] = start_of(f, start[t]), odd[t] = _mm512_setzero_si512();
+                    #pragma GCC unroll 8
+                    for (int v = h * f.sub / 4; v < (h + 1) * f.sub / 4; v += 2) {
+                        __m512i c0 = codes(p, f.bits, v), c1 = codes(p, f.bits, v + 1);
+                        if (f.book) c0 = _mm512_shuffle_epi8(book, c0), c1 = _mm512_shuffle_epi8(book, c1);
+                        #pragma GCC unroll 4
+                        for (int t = 0; t < nt; t++) {
+                            const int8_t *at = q + (size_t)t * cols + c + (size_t)(b * 32 + v * 4);
+                            even[t] = dot4(even[t], c0, at);
+                            odd[t] = dot4(odd[t], c1, at + 4);
+                        }
+                    }
                     #pragma GCC unroll 4
                     for (int t = 0; t < nt; t++) {
-                        const int8_t *at = q + (size_t)t * cols + c + (size_t)(b * 32 + v * 4);
-                        even[t] = dot4(even[t], c0, at);
-                        odd[t] = dot4(odd[t], c1, at + 4);
+                        __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t]));
+                        part[k][t] = _mm512_fmadd_ps(dot, ws, part[k][t]);
+                        if (f.min) part[k][t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), part[k][t]);
                     }
-                }
-                #pragma GCC unroll 4
-                for (int t = 0; t < nt; t++) {
-                    __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t]));
-                    part[t] = _mm512_fmadd_ps(dot, ws, part[t]);
-                    if (f.min) part[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), part[t]);
                 }
             }
         }
-        #pragma GCC unroll 4
-        for (int t = 0; t < nt; t++) acc[t] = _mm512_fmadd_ps(part[t], _mm512_set1_ps(scale[t]), acc[t]);
+        #pragma GCC unroll 2
+        for (int k = 0; k < np; k++)
+            #pragma GCC unroll 4
+            for (int t = 0; t < nt; t++)
+                acc[k][t] = _mm512_fmadd_ps(part[k][t], _mm512_set1_ps(scale[t]), acc[k][t]);
     }
-    #pragma GCC unroll 4
-    for (int t = 0; t < nt; t++)
-        _mm512_mask_storeu_ps(y + (size_t)t * ldy, (__mmask16)((1u << rows) - 1), acc[t]);
+    #pragma GCC unroll 2
+    for (int k = 0; k < np; k++) {
+        int left = rows - k * PANEL;
+        __mmask16 mask = left >= PANEL ? 0xffff : (__mmask16)((1u << left) - 1);
+        #pragma GCC unroll 4
+        for (int t = 0; t < nt; t++) _mm512_mask_storeu_ps(y + (size_t)t * ldy + k * PANEL, mask, acc[k][t]);
+    }
 }
 
 /* One panel to a strip; bias: what turns level + centre into the codes wanted. */
@@ -182,26 +192,26 @@ INLINE void unpack(struct shape f, const struct strip *out, const uint8_t *panel
 }
 
 /* The functions of each format. */
-#define SHAPE(type, block, sub, bits, centre, min, book) \
-    (struct shape){ DT_##type, block, sub, bits, centre, min, book }
-#define FEW(name, nt, type, ...) \
-    static void name##_##type(float *y, size_t ldy, const uint8_t *panel, int rows, const struct qacts *x, int t) { \
-        few(SHAPE(type, __VA_ARGS__), nt, y, ldy, panel, rows, x, t); \
+#define FEW(name, np, nt, type, ...) \
+    static void name##_##type(float *y, size_t ldy, const uint8_t *panel, size_t bytes, int rows, \
+                              const struct qacts *x, int t) { \
+        few(MAT_SHAPE(type, __VA_ARGS__), np, nt, y, ldy, panel, bytes, rows, x, t); \
     }
 #define FUNCTIONS(type, ...) \
-    FEW(one, 1, type, __VA_ARGS__) FEW(two, 2, type, __VA_ARGS__) FEW(four, 4, type, __VA_ARGS__) \
+    FEW(one, 1, 1, type, __VA_ARGS__) FEW(two_panels, 2, 1, type, __VA_ARGS__) FEW(four, 1, 4, type, __VA_ARGS__) \
     static void unpack_##type(const struct strip *s, const uint8_t *panel, int cols, int is_signed) { \
-        unpack(SHAPE(type, __VA_ARGS__), s, panel, cols, is_signed); \
+        unpack(MAT_SHAPE(type, __VA_ARGS__), s, panel, cols, is_signed); \
     }
 MAT_FORMATS(FUNCTIONS)
 
-typedef void few_tokens(float *y, size_t ldy, const uint8_t *panel, int rows, const struct qacts *x, int t);
+typedef void few_tokens(float *y, size_t ldy, const uint8_t *panel, size_t bytes, int rows, const struct qacts *x,
+                        int t);
 static const struct {
     enum dtype type;
-    few_tokens *one, *two, *four;
+    few_tokens *one, *two_panels, *four;
     void (*unpack)(const struct strip *, const uint8_t *panel, int cols, int is_signed);
 } functions[] = {
-#define ENTRY(type, ...) { DT_##type, one_##type, two_##type, four_##type, unpack_##type },
+#define ENTRY(type, ...) { DT_##type, one_##type, two_panels_##type, four_##type, unpack_##type },
     MAT_FORMATS(ENTRY)
 };
 
@@ -223,13 +233,13 @@ void mat_quant_avx512(float *y, size_t ldy, const struct mat_format *f, const vo
         for (int r = 0; r < rows; r += PANEL)
             tile(y + (size_t)t * ldy + r, ldy, f, &strips[r / PANEL], rows - r < PANEL ? rows - r : PANEL,
                  x, t, n_tiled - t < step ? n_tiled - t : step);
-    for (int r = 0; r < rows; r += PANEL, panel += bytes) {
-        int n = rows - r < PANEL ? rows - r : PANEL;
-        for (int t = n_tiled, step_few; t < x->n_tokens; t += step_few) {
-            int left = x->n_tokens - t;
-            step_few = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-            (left >= 4 ? functions[k].four : left >= 2 ? functions[k].two : functions[k].one)
-                (y + (size_t)t * ldy + r, ldy, panel, n, x, t);
-        }
-    }
+    int n_fours = x->n_tokens - (x->n_tokens - n_tiled) % 4;
+    for (int r = 0; r < rows; r += PANEL)
+        for (int t = n_tiled; t < n_fours; t += 4)
+            functions[k].four(y + (size_t)t * ldy + r, ldy, panel + (size_t)(r / PANEL) * bytes, bytes,
+                              rows - r < PANEL ? rows - r : PANEL, x, t);
+    for (int r = 0; r < rows; r += 2 * PANEL)
+        for (int t = n_fours; t < x->n_tokens; t++)
+            (rows - r > PANEL ? functions[k].two_panels : functions[k].one)
+                (y + (size_t)t * ldy + r, ldy, panel + (size_t)(r / PANEL) * bytes, bytes, rows - r, x, t);
 }

@@ -54,30 +54,51 @@ void matrix_row(const struct matrix *w, int row, float *out) {
     dequant_row(w->type, rows_from(w, row), out, (size_t)w->cols);
 }
 
-void matmul(const struct kernels *k, float *y, size_t ldy, const struct matrix *w, struct acts *x) {
-    assert(w->cols == x->cols);
-    const struct mat_kernels *mat = k->mat;
-    if (mat->prefers_blas && matmul_blas(y, ldy, w, x)) return;
+/* What one thread does at a time: `step` rows from row r on. */
+static void rows_of(const struct mat_kernels *mat, const struct product *p, int r, int step, struct acts *x) {
+    const struct matrix *w = p->w;
     const struct mat_format *f = mat_format(w->type);
-    const struct qacts *q = f ? acts_encoded(x, mat, f) : NULL;
+    int n = w->rows - r < step ? w->rows - r : step;
     size_t panel_bytes = mat_panel_bytes(w->type, w->cols);
-    int pack_now = mat->packed && !w->packed;            /* never packed: a panel at a time, into scratch */
-    int step = pack_now ? PANEL : MAT_ROWS;
-    /* Waking a team costs more than some 10 microseconds of work. */
-    double products = (double)w->rows * w->cols * x->n_tokens;
-    #pragma omp parallel for schedule(dynamic) num_threads(acts_team(x)) if (products > 1e5)
-    for (int r = 0; r < w->rows; r += step) {
-        int n = w->rows - r < step ? w->rows - r : step;
-        char *scratch = acts_scratch(x, omp_get_thread_num());
-        const void *rows = rows_from(w, r);
-        if (pack_now) {
-            mat_pack_panel(w->type, rows, n, w->cols, scratch);
-            rows = scratch;
-            scratch += (panel_bytes + 63) / 64 * 64;
-        } else if (w->packed && mat->packed) {
-            rows = (const char *)w->packed + (size_t)(r / PANEL) * panel_bytes;
-        }
-        if (f) mat->quant(y + r, ldy, f, rows, n, q, scratch);
-        else mat->real(y + r, ldy, w->type, rows, n, w->cols, x->x, x->n_tokens, scratch);
+    char *scratch = acts_scratch(x, omp_get_thread_num());
+    const void *rows = rows_from(w, r);
+    if (mat->packed && w->packed) {
+        rows = (const char *)w->packed + (size_t)(r / PANEL) * panel_bytes;
+    } else if (mat->packed) {                            /* never packed: a panel at a time, into scratch */
+        mat_pack_panel(w->type, rows, n, w->cols, scratch);
+        rows = scratch;
+        scratch += (panel_bytes + 63) / 64 * 64;
     }
+    if (f) mat->quant(p->y + r, p->ldy, f, rows, n, acts_encoded(x, mat, f), scratch);
+    else mat->real(p->y + r, p->ldy, w->type, rows, n, w->cols, x->x, x->n_tokens, scratch);
+}
+
+void matmul_all(const struct kernels *k, const struct product *p, int n, struct acts *x) {
+    const struct mat_kernels *mat = k->mat;
+    int step[MATMUL_MOST], first[MATMUL_MOST + 1] = { 0 };   /* rows of a run; the first run of each product */
+    double products = 0;
+    assert(n <= MATMUL_MOST);
+    for (int i = 0; i < n; i++) {
+        const struct matrix *w = p[i].w;
+        assert(w->cols == x->cols);
+        first[i + 1] = first[i];
+        if (mat->prefers_blas && matmul_blas(p[i].y, p[i].ldy, w, x)) continue;
+        if (mat_format(w->type)) acts_encoded(x, mat, mat_format(w->type));
+        step[i] = mat->packed && !w->packed ? PANEL : MAT_ROWS;
+        first[i + 1] += (w->rows + step[i] - 1) / step[i];
+        products += (double)w->rows * w->cols * x->n_tokens;
+    }
+    /* Few tokens wait for memory, which is fastest where each thread reads on and on: long runs first, then shorter ones. */
+    omp_set_schedule(x->n_tokens < 6 ? omp_sched_guided : omp_sched_dynamic, 1);
+    /* Waking a team costs more than some 10 microseconds of work. */
+    #pragma omp parallel for schedule(runtime) num_threads(acts_team(x)) if (products > 1e5)
+    for (int run = 0; run < first[n]; run++) {
+        int i = 0;
+        while (run >= first[i + 1]) i++;
+        rows_of(mat, &p[i], (run - first[i]) * step[i], step[i], x);
+    }
+}
+
+void matmul(const struct kernels *k, float *y, size_t ldy, const struct matrix *w, struct acts *x) {
+    matmul_all(k, &(struct product){ y, ldy, w }, 1, x);
 }

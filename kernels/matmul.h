@@ -35,6 +35,11 @@ size_t matrix_packed_bytes(const struct matrix *);
 /* y[t * ldy + r] = sum over c of W[r][c] * x[t][c], parallel over rows with OpenMP's current team size. */
 void matmul(const struct kernels *, float *y, size_t ldy, const struct matrix *w, struct acts *x);
 
+/* Up to MATMUL_MOST products with the same activations, shared out together: one start of the team, one wait at the end. */
+enum { MATMUL_MOST = 3 };
+struct product { float *y; size_t ldy; const struct matrix *w; };
+void matmul_all(const struct kernels *, const struct product *, int n, struct acts *x);
+
 /* One row of W as f32: the embedding look-up. Reads packed matrices too. */
 void matrix_row(const struct matrix *, int row, float *out);
 

@@ -113,24 +113,24 @@ void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const
         /* Queries, keys and values of the normed residual; queries and keys turned by position. */
         norm_rows(f, f->h, f->x, w->attn_norm, n);
         acts_set(f->acts, f->h, n, d);
-        matmul(k, f->k, dk, &w->wk, f->acts);
-        matmul(k, f->v, dv, &w->wv, f->acts);
+        const int skip = l == c->n_layers - 1 ? n - n_out : 0;
+        const struct product qkv[] = { { f->k, dk, &w->wk }, { f->v, dv, &w->wv }, { f->q, dq, &w->wq } };
+        matmul_all(k, qkv, skip ? 2 : 3, f->acts);
         add_bias(f, f->k, w->bk, n, dk);
         add_bias(f, f->v, w->bv, n, dv);
         rope_rows(f, f->k, n, c->n_kv_heads);
         kv_append(kv, l, pos, n, f->k, f->v);
 
         /* The last block owes nothing to tokens whose logits nobody asks for. */
-        const int skip = l == c->n_layers - 1 ? n - n_out : 0;
         if (skip == n) break;
         if (skip) {
             memmove(f->x, f->x + (size_t)skip * d, (size_t)n_out * d * sizeof *f->x);
             memmove(f->h, f->h + (size_t)skip * d, (size_t)n_out * d * sizeof *f->h);
             memmove(f->cs, f->cs + (size_t)skip * c->rope.n_rot, (size_t)n_out * c->rope.n_rot * sizeof *f->cs);
             acts_set(f->acts, f->h, n_out, d);
+            matmul(k, f->q, dq, &w->wq, f->acts);
             pos += skip, n = n_out;
         }
-        matmul(k, f->q, dq, &w->wq, f->acts);
         add_bias(f, f->q, w->bq, n, dq);
         rope_rows(f, f->q, n, c->n_heads);
 
@@ -144,8 +144,8 @@ void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const
         /* Feed-forward: down(silu(gate) * up). */
         norm_rows(f, f->h, f->x, w->ffn_norm, n);
         acts_set(f->acts, f->h, n, d);
-        matmul(k, f->gate, c->n_ff, &w->gate, f->acts);
-        matmul(k, f->up, c->n_ff, &w->up, f->acts);
+        const struct product gate_up[] = { { f->gate, c->n_ff, &w->gate }, { f->up, c->n_ff, &w->up } };
+        matmul_all(k, gate_up, 2, f->acts);
         add_bias(f, f->gate, w->bgate, n, c->n_ff);
         add_bias(f, f->up, w->bup, n, c->n_ff);
         swiglu_rows(f, n);

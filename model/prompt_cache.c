@@ -5,9 +5,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/file.h"
 #include "model/session_internal.h"
 
-static const char magic[8] = "needle1";
+static const char magic[8] = "needle2";
 enum { MADE_BY = 1024 };
 
 struct header {
@@ -15,7 +16,7 @@ struct header {
     char made_by[MADE_BY];             /* model, mode, types, kernels: must be equal */
     uint64_t weights;                  /* a hash of the weights */
     int32_t n_tokens, n_vocab;
-};
+};                                     /* then ids, logits, keys and values, and a checksum of all that */
 
 /* FNV-1a over the name, shape and first bytes of every tensor: tells models apart without reading all of them. */
 static uint64_t hash_weights(const struct gguf *g) {
@@ -39,25 +40,60 @@ static struct header header_of(const struct session *s) {
     return h;
 }
 
+int prompt_cache_check(const char *path, struct err *err) {
+    struct stat there;                              /* a rename would replace /dev/null */
+    if (!stat(path, &there) && !S_ISREG(there.st_mode)) return fail(err, "%s: not a regular file", path);
+    return file_folder_writable(path, err);
+}
+
+/* Of the next n bytes of f. Each step is a bijection of h, so that no change of one word goes unnoticed, and spreads its
+ * upper bits, so that changes do not cancel. -1: there are fewer. */
+static int checksum(FILE *f, uint64_t n, uint64_t *sum) {
+    enum { CHUNK = 1 << 15 };
+    uint64_t *buf = malloc(CHUNK * sizeof *buf), h = 0xcbf29ce484222325u, left = n;
+    while (buf && left) {
+        const size_t now = left < CHUNK * sizeof *buf ? (size_t)left : CHUNK * sizeof *buf, words = (now + 7) / 8;
+        buf[words - 1] = 0;
+        if (fread(buf, 1, now, f) != now) break;
+        for (size_t i = 0; i < words; i++) h = (h ^ buf[i]) * 0x100000001b3u, h ^= h >> 32;
+        left -= now;
+    }
+    const int rc = buf && !left ? 0 : -1;
+    free(buf);
+    *sum = h;
+    return rc;
+}
+
+/* Bytes of a file that holds n tokens of the session's kind, before the checksum. */
+static uint64_t file_bytes(const struct session *s, int n) {
+    const struct kv_shape *kv = kv_shape(s->kv);
+    return sizeof(struct header) + sizeof *s->ids * (uint64_t)n + sizeof *s->logits * (uint64_t)s->m->c.n_vocab +
+           sizeof(int) * (uint64_t)kv->n_layers * (uint64_t)kv->n_kv_heads + kv_bytes_at(kv, n);
+}
+
 int prompt_cache_save(const struct session *s, const char *path, struct err *err) {
     const struct header h = header_of(s);
     struct err why = { .msg = "" };
     const size_t n = (size_t)s->pos, v = (size_t)h.n_vocab;
     char *tmp = malloc(strlen(path) + 5);
-    struct stat there;                              /* a rename would replace /dev/null */
     FILE *f = NULL;
     int rc = -1, made = 0;
     if (!tmp) return fail(err, "%s: no memory", path);
     sprintf(tmp, "%s.tmp", path);
-    if (!stat(path, &there) && !S_ISREG(there.st_mode)) { fail(err, "%s: not a regular file", path); goto done; }
+    if (prompt_cache_check(path, err)) goto done;
     if (!s->any || !n) { fail(err, "%s: an empty session cannot be saved", path); goto done; }
     for (int i = 0; i < s->pos; i++)
         if (s->ids[i] < 0) { fail(err, "%s: token %d of this session is made up", path, i); goto done; }
-    if (!(f = fopen(tmp, "wb"))) { fail(err, "%s: %s", tmp, strerror(errno)); goto done; }
+    if (!(f = fopen(tmp, "w+b"))) { fail(err, "%s: %s", tmp, strerror(errno)); goto done; }
     made = 1;
     if (fwrite(&h, sizeof h, 1, f) != 1 || fwrite(s->ids, sizeof *s->ids, n, f) != n || fwrite(s->logits, sizeof *s->logits, v, f) != v)
         { fail(err, "%s: %s", tmp, strerror(errno)); goto done; }
     if (kv_save(s->kv, s->pos, f, &why)) { fail(err, "%s: %s", tmp, why.msg); goto done; }
+    const uint64_t bytes = file_bytes(s, s->pos);
+    uint64_t sum;
+    rewind(f);
+    if (checksum(f, bytes, &sum) || fseeko(f, (off_t)bytes, SEEK_SET) || fwrite(&sum, sizeof sum, 1, f) != 1)
+        { fail(err, "%s: %s", tmp, strerror(errno)); goto done; }
     rc = fclose(f);
     f = NULL;
     if (rc || (rc = rename(tmp, path))) fail(err, "%s: %s", path, strerror(errno));
@@ -66,6 +102,25 @@ done:
     if (rc && made) unlink(tmp);
     free(tmp);
     return rc ? -1 : 0;
+}
+
+static int check_whole(const struct session *s, FILE *f, const char *path, int n_tokens, struct err *err) {
+    struct stat st;
+    uint64_t sum, noted, bytes;
+    if (fstat(fileno(f), &st)) return fail(err, "%s: %s", path, strerror(errno));
+    if (n_tokens < 1 || n_tokens > st.st_size / (off_t)sizeof *s->ids)
+        return fail(err, "%s: damaged: %d tokens in %lld bytes", path, n_tokens, (long long)st.st_size);
+    bytes = file_bytes(s, n_tokens);
+    if ((uint64_t)st.st_size != bytes + sizeof sum)
+        return fail(err, "%s: the file %s: %lld bytes, %d tokens take %llu", path,
+                    (uint64_t)st.st_size < bytes + sizeof sum ? "ends early" : "is too long", (long long)st.st_size, n_tokens,
+                    (unsigned long long)(bytes + sizeof sum));
+    rewind(f);
+    if (checksum(f, bytes, &sum) || fread(&noted, sizeof noted, 1, f) != 1) return fail(err, "%s: the file ends early", path);
+    if (sum != noted)
+        return fail(err, "%s: damaged: its checksum is %016llx, noted was %016llx", path, (unsigned long long)sum,
+                    (unsigned long long)noted);
+    return fseeko(f, sizeof(struct header), SEEK_SET) ? fail(err, "%s: %s", path, strerror(errno)) : 0;
 }
 
 /* Reads the tokens and the cache of an open file; returns how many tokens are shared, or -1. */
@@ -104,9 +159,7 @@ int prompt_cache_load(struct session *s, const char *path, const int32_t *ids, i
         fail(err, "%s: made by %.400s, wanted %.400s", path, h.made_by, want.made_by);
     else if (h.weights != want.weights || h.n_vocab != want.n_vocab)
         fail(err, "%s: made by another model of the same name", path);
-    else if (h.n_tokens < 1 || fstat(fileno(f), &st) || st.st_size / (off_t)sizeof *ids < h.n_tokens)
-        fail(err, "%s: the file ends early: %d tokens in %lld bytes", path, (int)h.n_tokens, (long long)st.st_size);
-    else rc = take(s, f, path, &h, ids, n, err);
+    else if (!check_whole(s, f, path, h.n_tokens, err)) rc = take(s, f, path, &h, ids, n, err);
     fclose(f);
     return rc;
 }

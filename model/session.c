@@ -160,4 +160,15 @@ double session_keys_read(const struct session *s) {
     return queries > s->queries0 ? (double)(keys - s->keys0) / (double)(queries - s->queries0) : 0;
 }
 
-void session_keys_reset(struct session *s) { attn_counters(s->attn, &s->keys0, &s->queries0); }
+double session_keys_searched(const struct session *s) {
+    const struct model_config *c = &s->m->c;
+    uint64_t keys, queries;
+    attn_counters(s->attn, &keys, &queries);
+    const double asked = (double)(queries - s->queries0) / (c->n_heads / c->n_kv_heads);
+    return asked > 0 ? (double)(attn_searched(s->attn) - s->searched0) / asked : 0;
+}
+
+void session_keys_reset(struct session *s) {
+    attn_counters(s->attn, &s->keys0, &s->queries0);
+    s->searched0 = attn_searched(s->attn);
+}

@@ -35,7 +35,8 @@ int session_eval(struct session *, const int32_t *ids, int n, struct err *);
 int session_eval_rows(struct session *, const int32_t *ids, int n, struct err *);
 /* logits [n][n_vocab] of tokens first..first+n-1 of the last session_eval_rows. */
 void session_rows(struct session *, int first, int n, float *logits);
-/* Their hidden states after the last norm: [n_embd] each, from token first on; valid until the next eval. */
+/* Their hidden states after the last norm: [n_embd] each, from token first on; valid until the next eval. Within an observer
+ * (session_observe): the residual stream of the call's tokens, as its layer got it. */
 const float *session_hidden(const struct session *, int first);
 int session_batch(const struct session *);             /* tokens per chunk */
 
@@ -69,6 +70,8 @@ void session_narrow(struct session *, const unsigned char *narrow, int sink, int
 void session_report(const struct session *, void (*fn)(void *ctx, const char *name, double value), void *ctx);
 /* Keys read per token, layer and query head, over everything evaluated since the last reset. */
 double session_keys_read(const struct session *);
+/* Keys scored in order to choose what is read, per token, layer and KV head: a key counts once for all query heads. */
+double session_keys_searched(const struct session *);
 void session_keys_reset(struct session *);
 
 #endif

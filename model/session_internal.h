@@ -18,7 +18,7 @@ struct session {
     int32_t *ids;                                   /* the tokens at 0..pos-1; -1 where session_fill made them up */
     int max_ids;
     bool any;                                       /* logits hold something */
-    uint64_t keys0, queries0;                       /* counters at the last reset */
+    uint64_t keys0, queries0, searched0;            /* counters at the last reset */
 };
 
 /* Room for n more tokens in the list of ids. */

@@ -26,7 +26,7 @@ check "JSON lines" "$bench" $model -p 24 -n 4 -d 0,1k -r 3 -t 2 -b 16 -o jsonl
 rows 4
 for key in build_commit cpu_info model_filename model_type model_size model_n_params n_batch n_ubatch n_threads type_k type_v \
     n_prompt n_gen n_depth test_time avg_ns stddev_ns avg_ts stddev_ts samples_ns samples_ts attn attn_params kv_bytes peak_rss \
-    keys_read_per_token gb_per_s gflop_per_s; do
+    keys_read_per_token keys_searched_per_token gb_per_s gflop_per_s; do
     [ "$(grep -c "\"$key\":" "$work/out")" -eq 4 ]; report $? "every row has $key"
 done
 same n_prompt 1 24; same n_gen 1 0; same n_depth 1 0
@@ -47,6 +47,12 @@ report $? "avg_ts and avg_ns are the means of their samples"
 kv0=$(field kv_bytes 1) kv1=$(field kv_bytes 3)
 [ "$kv1" -gt "$kv0" ]; report $? "the cache grows with depth ($kv0, $kv1)"
 
+same keys_searched_per_token 4 0
+# 495 blocks of 16 keys between sink and window, 8 branches: 6 levels of 16 halves, at every token or at every other one.
+check "a mode that searches" "$bench" $model -p 0 -n 16 -r 1 -d 8k --attn hip,dense=0,until=0,k=128,refresh=1 --attn hip,dense=0,until=0,k=128,refresh=2 -o jsonl
+rows 2
+once=$(field keys_searched_per_token 1) twice=$(field keys_searched_per_token 2)
+awk "BEGIN { exit !($once <= 6 * 256 && $once > 5 * 256 && $once / $twice > 1.7 && $once / $twice < 2.1) }"; report $? "keys it scored ($once, $twice)"
 check "modes take turns" "$bench" $model -p 8 -n 0 -r 2 --attn full --attn full -d 16 -o jsonl -ctk q8_0
 rows 2
 same n_depth 2 16; same type_k 2 '"q8_0"'

@@ -2,8 +2,7 @@
 #include "kernels/tile.h"
 #include "model/session.h"
 #include "tests/common/check.h"
-#include "tests/common/temp.h"
-#include "tests/common/tiny.h"
+#include "tests/common/tiny_file.h"
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -11,16 +10,9 @@
 
 static const char mode[] = "delta,full=0,1,3,budget=6,recent=2";       /* of 6 layers */
 static int32_t ids[400];
-static struct gguf *file;
-static struct model *model;
+static struct tiny_file tiny;
 
-static struct session *talk(const char *attn, int batch) {
-    struct session *s = NULL;
-    struct err err = { .msg = "" };
-    const struct session_options o = { .n_ctx = 400, .batch = batch, .type_k = DT_F16, .type_v = DT_F16, .attn = attn };
-    if (session_open(&s, model, &o, &err)) fail_msg("%s", err.msg);
-    return s;
-}
+static struct session *talk(const char *attn, int batch) { return tiny_talk(&tiny, attn, 400, batch); }
 
 static void say(struct session *s, const int32_t *id, int n) {
     struct err err = { .msg = "" };
@@ -28,28 +20,16 @@ static void say(struct session *s, const int32_t *id, int n) {
 }
 
 static int open_model(void **state) {
-    const char *path = temp_path("delta.gguf");
-    struct err err;
-    uint64_t seed = 3;
     (void)state;
     omp_set_num_threads(1);
-    tiny_write(path, &(struct tiny){ .type = DT_F32, .n_layers = 6, .n_embd = 64, .n_ff = 64, .n_heads = 4, .n_kv_heads = 2,
-                                     .n_vocab = 101, .seed = 5 });
-    if (gguf_open(&file, path, NULL, &err) ||
-        model_open(&model, file, &(struct model_options){ .kernels = kernels_pick(NULL) }, &err))
-        fail_msg("%s", err.msg);
-    for (int i = 0; i < 400; i++) ids[i] = (int32_t)(noise(&seed) % 101);
+    tiny = tiny_file_open("delta.gguf", 6, 5);
+    tiny_ids(ids, 400, 101, 3);
     return 0;
 }
 
-static int close_model(void **state) {
-    (void)state;
-    model_close(model);
-    gguf_close(file);
-    return 0;
-}
+static int close_model(void **state) { (void)state; tiny_file_close(&tiny); return 0; }
 
-static size_t logit_bytes(void) { return (size_t)model->c.n_vocab * sizeof(float); }
+static size_t logit_bytes(void) { return tiny_logit_bytes(&tiny); }
 
 /* Prompts in chunks of any size are full attention's; a step reads what the formula says. */
 static void test_steps(void **state) {

@@ -1,5 +1,6 @@
-/* Looking into heads: ranks and files, narrowed heads against mode duo, what an observer is told, samples, and the probe
- * against the weights of a constructed model. */
+/* Looking into heads: ranks and files, narrowed heads against mode duo, what an observer is told, samples, the probe against
+ * the weights of a constructed model, every score against its definition in double, and the choice of layers against all
+ * choices there are. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,10 @@
 #include "attention/mode.h"
 #include "tests/common/temp.h"
 #include "tools/common/engine.h"
+#include "tools/common/heads_copy.h"
+#include "tools/common/heads_delta.h"
+#include "tools/common/heads_layers.h"
+#include "tools/common/heads_local.h"
 #include "tools/common/heads_picture.h"
 #include "tools/common/heads_probe.h"
 #include "tools/common/heads_table.h"
@@ -43,11 +48,12 @@ static struct heads_table two_runs(void) {
     static const float harm[2][4] = { { 4, 3, 2, 1 }, { 4, 2, 3, 0 } };
     struct heads_table t = { .n_layers = 2, .n_heads = 4, .n_kv_heads = 2 };
     for (int r = 0; r < 2; r++) {
-        float *c, *h;
-        assert_int_equal(heads_table_add(&t, &c, &h, &err), 0);
-        for (int i = 0; i < 8; i++) assert_true(c[i] == 0);
-        memcpy(c, copy[r], sizeof copy[r]);
-        memcpy(h, harm[r], sizeof harm[r]);
+        struct heads_run run;
+        assert_int_equal(heads_table_add(&t, &run, &err), 0);
+        for (int i = 0; i < 8; i++) assert_true(run.copy[i] == 0 && run.harm[i / 2] == 0 && run.local[i / 2] == 0);
+        memcpy(run.copy, copy[r], sizeof copy[r]);
+        memcpy(run.harm, harm[r], sizeof harm[r]);
+        for (int i = 0; i < 4; i++) run.local[i] = (float)i;
     }
     return t;
 }
@@ -59,21 +65,24 @@ static void test_table(void **state) {
     heads_table_copy(&t, x);
     const float copy[] = { 0.5f, 0.5f, 0, 0.5f };                          /* the best mean, not the mean of the best */
     assert_memory_equal(x, copy, sizeof x);
-    heads_table_harm(&t, x);
+    heads_table_mean(&t, t.harm, x);
     const float harm[] = { 4, 2.5f, 2.5f, 0.5f };
     assert_memory_equal(x, harm, sizeof x);
-    heads_table_harm_rank(&t, x);
+    heads_table_rank(&t, t.harm, x);
     const float rank[] = { 1, 0.5f, 0.5f, 0 };
     assert_memory_equal(x, rank, sizeof x);
-    assert_true(fabs(heads_table_split_half(&t) - 0.8) < 1e-7);
+    heads_table_mean(&t, t.local, x);
+    for (int i = 0; i < 4; i++) assert_true(x[i] == (float)i);
+    assert_true(fabs(heads_table_split_half(&t, t.harm) - 0.8) < 1e-7);
+    assert_true(fabs(heads_table_split_half(&t, t.local) - 1) < 1e-7);
     t.n_runs = 1;
-    assert_true(isnan(heads_table_split_half(&t)));
+    assert_true(isnan(heads_table_split_half(&t, t.harm)));
     t.n_runs = 2;
     for (int i = 0; i < 100; i++) {                                        /* it grows, and keeps what it has */
-        float *c, *h;
-        assert_int_equal(heads_table_add(&t, &c, &h, &err), 0);
+        struct heads_run run;
+        assert_int_equal(heads_table_add(&t, &run, &err), 0);
     }
-    assert_true(t.copy[2] == 1 && t.harm[7] == 0);
+    assert_true(t.copy[2] == 1 && t.harm[7] == 0 && t.local[7] == 3);
     heads_table_free(&t);
 }
 
@@ -262,14 +271,17 @@ static void test_constructed(void **state) {
     struct session *s = opened(&made, "full");
     struct heads_probe *p = NULL;
     const struct heads_probe_options o = { .sink = 16, .recent = 64 };
-    float copy[4 * 4], first[4 * 4], harm[4 * 2];
+    float copy[4 * 4], first[4 * 4], harm[4 * 2], local[4 * 2], layers[4];
     struct heads_tail tail, moved;
     struct fact fact;
     assert_int_equal(made.model->c.n_layers, 4);
     if (heads_probe_open(&p, made.model, s, &o, &err)) fail_msg("%s", err.msg);
     for (int run = 0; run < 4; run++) {                    /* the last is the first again, behind others */
         struct heads_sample x = sample_of(&made, STYLE_COPY, 400 + run % 3 * 100, 30 + 10 * (run % 3), 1 + run % 3, &fact);
-        if (heads_probe_read(p, &x, copy, &tail, &err) || heads_probe_ablate(p, harm, &err)) fail_msg("%s", err.msg);
+        if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, made.model, &x, copy, &err) ||
+            heads_local(p, made.model, s, &x, o.sink, o.recent, local, &err) || heads_probe_ablate(p, 1, harm, &err) ||
+            heads_probe_ablate(p, 2, layers, &err))
+            fail_msg("%s", err.msg);
         assert_int_equal(tail.right, x.n_answer);
         assert_true(tail.log_prob > -0.01 && tail.log_prob <= 0);
         for (int l = 0; l < 4; l++)                        /* query heads 0, 1 of layers 1 to 3 look up, nobody else */
@@ -277,6 +289,10 @@ static void test_constructed(void **state) {
                 if (fabs(copy[l * 4 + h] - (l > 0 && h < 2)) > 1e-6) fail_msg("run %d, head %d-%d copies %g", run, l, h, copy[l * 4 + h]);
         for (int i = 0; i < 8; i++)
             if (i >= 2 && i % 2 == 0 ? harm[i] < 1e-3 : harm[i] > 1e-6) fail_msg("run %d, KV head %d-%d: harm %g", run, i / 2, i % 2, harm[i]);
+        for (int i = 0; i < 8; i++)
+            if (i >= 2 && i % 2 == 0 ? local[i] < 1e-3 : local[i] > 1e-6) fail_msg("run %d, KV head %d-%d: local %g", run, i / 2, i % 2, local[i]);
+        for (int l = 0; l < 4; l++)                        /* a layer's harm is that of its one look-up */
+            if (fabsf(layers[l] - harm[2 * l]) > 1e-5f * harm[2 * l] + 1e-6f) fail_msg("layer %d: harm %g, its head %g", l, layers[l], harm[2 * l]);
         if (run == 0) memcpy(first, copy, sizeof first);
         /* Any one look-up that sees only the window loses the fact; all the local heads together do not. */
         for (int i = 2; i < 8; i += 2) {
@@ -286,8 +302,8 @@ static void test_constructed(void **state) {
             assert_true(moved.right < x.n_answer && moved.log_prob < -1);
             assert_true(fabs(moved.moved - harm[i]) <= 1e-6 * harm[i]);
         }
-        const unsigned char local[8] = { 1, 1, 0, 1, 0, 1, 0, 1 };
-        if (heads_probe_narrowed(p, local, &moved, &err)) fail_msg("%s", err.msg);
+        const unsigned char near[8] = { 1, 1, 0, 1, 0, 1, 0, 1 };
+        if (heads_probe_narrowed(p, near, &moved, &err)) fail_msg("%s", err.msg);
         assert_int_equal(moved.right, x.n_answer);
         heads_sample_free(&x);
     }
@@ -331,7 +347,7 @@ static void test_copy_score(void **state) {
     for (int seed = 2; seed < 6; seed++) {
         struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, seed, &fact);
         float copy[16], want[16] = { 0 };
-        if (heads_probe_read(p, &x, copy, &tail, &err)) fail_msg("%s", err.msg);
+        if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, proto.model, &x, copy, &err)) fail_msg("%s", err.msg);
         session_truncate(s, x.tail);
         session_observe(s, look_again, &(struct naive){ &x, want });
         assert_int_equal(session_eval_rows(s, x.ids + x.tail, x.n - x.tail, &err), 0);
@@ -344,6 +360,219 @@ static void test_copy_score(void **state) {
     session_close(s);
 }
 
+/* ---- the local harm: what heads of the embedded model gather from far away, in double ---- */
+
+struct gathering { struct session *s; const struct heads_sample *x; int sink, recent; double local[8]; };
+
+/* The probability a query head gives each of the keys 0..p that lie near, or all of them. */
+static void weights(const struct attn_call *c, const struct model_config *m, int h, int p, bool near, int sink, int recent, double *w) {
+    const float *q = c->q + ((size_t)(p - c->pos) * m->n_heads + (size_t)h) * (size_t)m->k_dim;
+    float k[256];
+    double sum = 0, top = -INFINITY;
+    for (int j = 0; j <= p; j++) {
+        w[j] = 0;
+        kv_read(c->kv, c->layer, h / (m->n_heads / m->n_kv_heads), j, k, NULL);
+        for (int d = 0; d < m->k_dim; d++) w[j] += (double)k[d] * q[d] * m->attn_scale;
+        if (near && j >= sink && j < p - recent) w[j] = -INFINITY;
+        if (w[j] > top) top = w[j];
+    }
+    for (int j = 0; j <= p; j++) sum += w[j] = exp(w[j] - top);
+    for (int j = 0; j <= p; j++) w[j] /= sum;
+}
+
+static void gather_again(void *ctx, const struct attn_call *c) {
+    struct gathering *t = ctx;
+    const struct model_config *m = &proto.model->c;
+    const int group = m->n_heads / m->n_kv_heads, wide = m->n_heads * m->v_dim;
+    double *all = malloc(sizeof *all * 1024), *near = malloc(sizeof *near * 1024), *apart = malloc(sizeof *apart * (size_t)wide);
+    float v[256], *row = malloc(sizeof *row * (size_t)wide);
+    for (int i = 0; i < t->x->n_answer; i++) {
+        const int p = t->x->prompt - 1 + i;
+        const float *x = session_hidden(t->s, p - c->pos);
+        double size = 0;
+        for (int d = 0; d < m->n_embd; d++) size += (double)x[d] * x[d];
+        memset(apart, 0, sizeof *apart * (size_t)wide);
+        for (int h = 0; h < m->n_heads; h++) {
+            weights(c, m, h, p, false, 0, 0, all);
+            weights(c, m, h, p, true, t->sink, t->recent, near);
+            for (int j = 0; j <= p; j++) {
+                kv_read(c->kv, c->layer, h / group, j, NULL, v);
+                for (int d = 0; d < m->v_dim; d++) apart[h * m->v_dim + d] += (all[j] - near[j]) * v[d];
+            }
+        }
+        for (int r = 0; r < m->n_embd; r++) {              /* a row of Wo meets what each KV head's group gathered */
+            matrix_row(&proto.model->layers[c->layer].wo, r, row);
+            for (int g = 0; g < m->n_kv_heads; g++) {
+                double sum = 0;
+                for (int d = g * group * m->v_dim; d < (g + 1) * group * m->v_dim; d++) sum += row[d] * apart[d];
+                t->local[c->layer * m->n_kv_heads + g] += sum * sum / size / t->x->n_answer;
+            }
+        }
+    }
+    free(all), free(near), free(apart), free(row);
+}
+
+static void test_local(void **state) {
+    (void)state;
+    struct session *s = opened(&proto, "full");
+    struct heads_probe *p = NULL;
+    const struct heads_probe_options o = { .sink = 16, .recent = 64 };
+    struct heads_tail tail;
+    struct fact fact;
+    float local[8];
+    struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, 3, &fact);
+    struct gathering want = { .s = s, .x = &x, .sink = o.sink, .recent = o.recent };
+    if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err) ||
+        heads_local(p, proto.model, s, &x, o.sink, o.recent, local, &err) || heads_probe_watch(p, gather_again, &want, &err))
+        fail_msg("%s", err.msg);
+    for (int i = 0; i < 8; i++)
+        if (fabs(local[i] - want.local[i]) > 1e-4 * want.local[i] + 1e-9) fail_msg("KV head %d-%d: %g, not %g", i / 2, i % 2, local[i], want.local[i]);
+    assert_true(local[4] + local[5] > 10 * (local[0] + local[1]));         /* layer 2 fetches */
+    heads_probe_close(p);
+    session_close(s);
+    heads_sample_free(&x);
+}
+
+/* ---- what a layer's list is worth to another, in double ---- */
+
+enum { DELTA_FROM = 590, DELTA_STEP = 3, DELTA_N = 600 };
+static const struct delta_share delta_share = { .budget = 12, .recent = 3, .sink = 1 };
+struct comparing { int rows, list[8][4][12]; double lost[16], held[16], best[4], far[4]; };
+
+static void compare_again(void *ctx, const struct attn_call *c) {
+    struct comparing *t = ctx;
+    const struct model_config *m = &proto.model->c;
+    const struct delta_share *s = &delta_share;
+    static double w[1024], mean[64], peak[1024];
+    static uint64_t scratch[128];
+    static float mass[64];
+    for (int p = DELTA_FROM, row = 0; p < c->pos + c->n; p += DELTA_STEP, row++) {
+        const int pages = p / 16 + 1;
+        int best[12], *own = t->list[row][c->layer];
+        memset(mean, 0, sizeof mean), memset(peak, 0, sizeof peak);
+        for (int h = 0; h < m->n_heads; h++) {
+            weights(c, m, h, p, false, 0, 0, w);
+            for (int j = 0; j <= p; j++) mean[j / 16] += w[j] / m->n_heads, peak[j] = fmax(peak[j], w[j]);
+        }
+        for (int u = 0; u < pages; u++) mass[u] = (float)mean[u];
+        assert_int_equal(delta_choose(best, mass, pages, s, scratch), 12);
+        memset(mass, 0, sizeof mass);
+        for (int j = 0; j <= p; j++) mass[j / 16] += (float)peak[j];
+        delta_choose(own, mass, pages, s, scratch);
+        if (c->layer == 0) t->rows++;
+        for (int u = 1; u < pages - s->recent; u++) t->far[c->layer] += mean[u];
+        for (int k = 0; k < 12; k++) t->best[c->layer] += best[k] >= 1 && best[k] < pages - s->recent ? mean[best[k]] : 0;
+        for (int i = 0; i <= c->layer; i++) {
+            double all = 0, far = 0;
+            for (int k = 0; k < 12; k++) {
+                const int u = t->list[row][i][k];
+                all += mean[u], far += u >= 1 && u < pages - s->recent ? mean[u] : 0;
+            }
+            t->lost[i * 4 + c->layer] += 1 - all, t->held[i * 4 + c->layer] += far;
+        }
+    }
+}
+
+static void test_lists(void **state) {
+    (void)state;
+    struct session *s = opened(&proto, "full");
+    struct heads_delta *d = NULL;
+    struct fact fact;
+    static struct comparing want;
+    struct heads_sample x = sample_of(&proto, STYLE_STORY, 700, 20, 3, &fact);
+    if (heads_delta_open(&d, proto.model, &delta_share, 1024, &err)) fail_msg("%s", err.msg);
+    const int early = 2 * 12 * 16, late = DELTA_FROM - 5;  /* at `early` tokens there are 24 pages: too little choice */
+    assert_int_equal(session_eval(s, x.ids, early - 20, &err), 0);
+    session_observe(s, heads_delta_observe, d);
+    assert_int_equal(session_eval_rows(s, x.ids + early - 20, 20, &err), 0);
+    assert_int_equal(heads_delta_sums(d, &err)->rows, 0);
+    session_observe(s, NULL, NULL);
+    assert_int_equal(session_eval(s, x.ids + early, late - early, &err), 0);
+    heads_delta_sample(d, DELTA_FROM, DELTA_STEP);
+    session_observe(s, heads_delta_observe, d);
+    assert_int_equal(session_eval_rows(s, x.ids + late, DELTA_N - late, &err), 0);
+    session_truncate(s, late);
+    session_observe(s, compare_again, &want);
+    assert_int_equal(session_eval_rows(s, x.ids + late, DELTA_N - late, &err), 0);
+    const struct heads_delta_sums *got = heads_delta_sums(d, &err);
+    assert_int_equal(got->rows, 4);                        /* 590 593 596 599 */
+    assert_int_equal(want.rows, 4);
+    for (int j = 0; j < 4; j++) {
+        assert_true(fabs(got->far[j] - want.far[j]) < 1e-4 && fabs(got->best[j] - want.best[j]) < 1e-4 && got->best[j] > 0);
+        for (int i = 0; i <= j; i++)
+            if (fabs(got->lost[i * 4 + j] - want.lost[i * 4 + j]) > 1e-4 || fabs(got->held[i * 4 + j] - want.held[i * 4 + j]) > 1e-4)
+                fail_msg("layer %d with the list of %d: %g and %g, not %g and %g", j, i, got->lost[i * 4 + j], got->held[i * 4 + j],
+                         want.lost[i * 4 + j], want.held[i * 4 + j]);
+        assert_true(got->held[j * 4 + j] <= got->best[j] + 1e-9 && got->best[j] <= got->far[j] + 1e-9);
+    }
+    heads_delta_close(d);
+    session_close(s);
+    heads_sample_free(&x);
+}
+
+/* ---- the choice of layers, against every set there is ---- */
+
+static double keep_of(unsigned set, const double *recall, const double *weight, int n) {
+    double sum = 0;
+    for (int j = 0, from = 0; j < n; j++) {
+        if (set >> j & 1) from = j;
+        sum += weight[j] * (from == j ? 1 : recall[from * n + j]);
+    }
+    return sum;
+}
+
+static void test_layers(void **state) {
+    (void)state;
+    struct rand rng = { 5 };
+    for (int round = 0; round < 60; round++) {
+        const int n = 1 + round % 9;
+        double recall[81], weight[9], kept[9], all = 0;
+        unsigned char full[81];
+        for (int i = 0; i < n * n; i++) recall[i] = rand_below(&rng, 1000) / 1000.0;
+        for (int i = 0; i < n; i++) all += weight[i] = rand_below(&rng, 4) ? rand_below(&rng, 1000) / 100.0 : 0;
+        assert_int_equal(heads_layers(full, kept, recall, weight, n, &err), 0);
+        for (int f = 1; f <= n; f++) {
+            double best = 0;
+            unsigned own = 0;
+            for (int i = 0; i < n; i++) own |= (unsigned)full[(f - 1) * n + i] << i;
+            for (unsigned set = 1; set < 1u << n; set += 2)
+                if (__builtin_popcount(set) == f) best = fmax(best, keep_of(set, recall, weight, n));
+            if (!(own & 1) || __builtin_popcount(own) != f) fail_msg("%d layers of %d: set %x", f, n, own);
+            if (fabs(keep_of(own, recall, weight, n) - best) > 1e-9 || fabs(kept[f - 1] - (all > 0 ? best / all : 1)) > 1e-9)
+                fail_msg("%d layers of %d: %x keeps %g, said %g, the best %g of %g", f, n, own, keep_of(own, recall, weight, n), kept[f - 1], best, all);
+        }
+    }
+    char text[64];
+    const unsigned char some[] = { 1, 0, 1, 1 };
+    heads_layers_setting(text, sizeof text, some, 4, &delta_share);
+    assert_string_equal(text, "delta,full=0,2,3,budget=12,recent=3,sink=1");
+    assert_int_equal(attn_check(text, &err), 0);
+    heads_layers_setting(text, 20, some, 4, &delta_share);
+    assert_string_equal(text, "delta,full=0,2,3,bu");
+    uint64_t scratch[2 * 13];
+    int page[12];
+    float mass[13];
+    for (int i = 0; i < 13; i++) mass[i] = i;
+    for (int n = 1; n <= 12; n++) {                        /* no more pages than a list holds */
+        assert_int_equal(delta_choose(page, mass, n, &delta_share, scratch), n);
+        for (int i = 0; i < n; i++) assert_int_equal(page[i], i);
+    }
+    assert_int_equal(delta_choose(page, mass, 13, &delta_share, scratch), 12);     /* the least of those between goes */
+    for (int i = 0; i < 12; i++) assert_int_equal(page[i], i ? i + 1 : 0);
+}
+
+static void test_stretch(void **state) {
+    (void)state;
+    int32_t ids[20];
+    struct heads_sample s;
+    for (int i = 0; i < 20; i++) ids[i] = 100 + i;
+    assert_int_equal(heads_sample_text(&s, ids, 20, 6, &err), 0);
+    assert_true(s.n == 19 && s.tail == 13 && s.prompt == 14 && s.n_answer == 6 && s.n_needle == 0);
+    /* Token i of the answer stands where position prompt - 1 + i foretells it. */
+    for (int i = 0; i < 6; i++) assert_int_equal(s.ids[s.answer + i], ids[s.prompt + i]);
+    heads_sample_free(&s);
+}
+
 static volatile sig_atomic_t stop;
 static void stop_soon(void *ctx, int done, int total) { (void)ctx, (void)total; stop = done == 3; }
 
@@ -354,10 +583,10 @@ static void test_interrupted(void **state) {
     const struct heads_probe_options o = { .sink = 16, .recent = 64, .stop = &stop, .progress = stop_soon };
     struct heads_tail tail;
     struct fact fact;
-    float copy[16], harm[8];
+    float harm[8];
     struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, 1, &fact);
-    if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, copy, &tail, &err)) fail_msg("%s", err.msg);
-    assert_int_equal(heads_probe_ablate(p, harm, &err), -1);
+    if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(heads_probe_ablate(p, 1, harm, &err), -1);
     assert_string_equal(err.msg, "interrupted");
     heads_probe_close(p);
     session_close(s);
@@ -375,6 +604,10 @@ int main(void) {
         cmocka_unit_test(test_sample),
         cmocka_unit_test(test_constructed),
         cmocka_unit_test(test_copy_score),
+        cmocka_unit_test(test_local),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_stretch),
         cmocka_unit_test(test_interrupted),
     };
     return cmocka_run_group_tests(tests, engines_up, engines_down);

@@ -26,13 +26,14 @@ check "the constructed model" 0 "$heads" "$model" $small -o "$work/a.tsv" --json
 grep -q '^retrieval heads (copy score above 0.1): 3 of 8 KV heads: 1-0 2-0 3-0$' "$work/out"; report $? "exactly the heads that were built to look up"
 grep -q '^| [123] | [123] | 0 | 1.000 |' "$work/out" && ! grep -q '^| [45678] | [0123] | [01] | 0.[0-9]*[1-9]' "$work/out"; report $? "they copy every token, the others none"
 grep -q 'copy test and ablation: rank correlation .*, 3 of the first 3 the same$' "$work/out"; report $? "ablation finds the same"
+grep -q '^copy test and local harm: rank correlation .*, 3 of the first 3 the same$' "$work/out" && grep -q '^local harm and ablation: rank correlation .*, 3 of the first 3 the same$' "$work/out"; report $? "and so does the local harm"
 grep -Eq '^\| the retrieval heads \| ([0-9]+) of \1 \|' "$work/out"; report $? "they suffice"
 grep -Eq '^\| all but the retrieval heads \| 0 of ' "$work/out"; report $? "without them all is lost"
 [ "$(grep -c 'answer right' "$work/err")" -ge 4 ]; report $? "a line on stderr for each question"
 [ "$(wc -l <"$work/a.tsv")" -eq 4 ] && [ "$(grep -cE '^[0-9]\.[0-9]{18}e[-+][0-9]{2}	[0-9]\.[0-9]{18}e[-+][0-9]{2}$' "$work/a.tsv")" -eq 4 ]; report $? "the TSV has a line per layer and a score per KV head"
 [ "$(grep -o '"[0-9]-[0-9]": \[[01], [01], [01], [01]\]' "$work/a.json" | wc -l)" -eq 16 ]; report $? "the JSON has a list per query head and a score per run"
 is_png "$work/a.png"; report $? "the picture"
-for score in copy ablation; do
+for score in copy ablation local; do
     check "--score $score" 0 "$heads" "$model" $small --score $score -q -o "$work/$score.tsv"
     [ ! -s "$work/err" ]; report $? "-q says nothing"
 done
@@ -60,19 +61,52 @@ cmp -s "$work/p.tsv" "$work/before"; report $? "the same bits"
 check "duo with a quarter of its heads" 0 "$needle" $proto $search --attn "duo,heads=$work/p.tsv,ratio=0.25,sink=16,recent=64"
 [ "$(grep -c '| 3 | 1.000 |' "$work/out")" -eq 2 ]; report $? "finds every needle too"
 
+# Layers for delta. In the constructed model the look-ups of layers 1 to 3 find the same place: the list of the first of them
+# serves the others, that of layer 0, which looks 4 tokens back, does not. In the embedded one layer 2 alone fetches.
+lists="--lengths 700 --budget 16 --recent-pages 4"
+check "delta's layers of the constructed model" 0 "$heads" "$model" --delta $lists --depths 20,50 -o "$work/setting" --png "$work/d.png"
+[ "$(cat "$work/setting")" = "delta,full=0,1,budget=16,recent=4,sink=0" ] && grep -qxF -- "--attn $(cat "$work/setting")" "$work/out"; report $? "0 and the first look-up are full ($(cat "$work/setting"))"
+grep -Eq '^\| 0 \| 0.000 \| 0.00e\+00 \| ' "$work/out" && grep -Eq '^\| 3 \| 0.500 \| .* \| list of 1 \| 1.000 \| 0.000 \|$' "$work/out"; report $? "half of the probability of a look-up layer is far, and the list holds it"
+grep -Eq '^\| 2 \(chosen\) \| 0,1 \| 1.0000 \| ' "$work/out" && grep -Eq '^\| 1 \| 0 \| 0\.' "$work/out"; report $? "two full layers keep all, one does not"
+grep -Eq '^\| delta \| ([0-9]+) of \1 \| -?0.000 \| ([0-9]+) of \2 \| ' "$work/out"; report $? "in use nothing is lost"
+is_png "$work/d.png"; report $? "the picture of layers"
+check "the setting in use" 0 "$needle" "$model" $search --trials 2 --attn "$(cat "$work/setting")"
+[ "$(grep -c '| 6 | 1.000 |' "$work/out")" -eq 2 ]; report $? "finds every needle"
+check "one full layer, as told" 0 "$heads" "$model" --delta $lists --depths 20,50 -q --full 1 -o "$work/setting"
+[ "$(cat "$work/setting")" = "delta,full=0,budget=16,recent=4,sink=0" ] && ! grep -Eq '^\| delta \| ([0-9]+) of \1 \|' "$work/out"; report $? "loses the fact"
+check "delta's layers of the embedded model" 0 "$heads" $proto --delta $lists --depths 20,50 --sink-pages 1 -q -o "$work/setting"
+[ "$(cat "$work/setting")" = "delta,full=0,2,budget=16,recent=4,sink=1" ]; report $? "0 and 2 ($(cat "$work/setting"))"
+grep -Eq '^\| delta \| ([0-9]+) of \1 \|' "$work/out"; report $? "and in use they are enough"
+cp "$work/out" "$work/before"
+check "the same with other threads and batches" 0 "$heads" $proto --delta $lists --depths 20,50 --sink-pages 1 -q -t 1 -b 64
+cmp -s "$work/out" "$work/before"; report $? "says the same"
+"$B/tools/haystack" $proto -n 1500 >"$work/text"
+check "a text alone" 0 "$heads" $proto --delta $lists --no-questions --text "$work/text"
+grep -q '0 of 0 questions answered, 2 stretches of text, 128 tokens in all' "$work/out" && [ "$(grep -c '^700 tokens of the text, its last 64: log-probability -' "$work/err")" -ge 2 ]; report $? "two stretches of it"
+check "a text and questions" 0 "$heads" $proto --delta $lists --depths 50 --samples 1 --text "$work/text" -q
+grep -q '1 of 1 questions answered, 1 stretches of text' "$work/out"; report $? "both are counted"
+
 "$B/tools/synth" "$work/random.gguf" --shape smollm2-135m --layers 2 --vocab 1024 >/dev/null
 refuse "a model that knows nothing" 1 "answers none of the" "$heads" "$work/random.gguf" --lengths 700 --depths 30 --samples 1 -o "$work/none.tsv"
 [ ! -e "$work/none.tsv" ]; report $? "leaves no file"
+refuse "nor about its layers" 1 "nothing can be said about layers" "$heads" "$work/random.gguf" --delta $lists --depths 30 --samples 1
 refuse "no room beyond the window" 1 "at no length and depth" "$heads" $proto --lengths 256
 refuse "too short for a needle" 1 "does not hold" "$heads" $proto --lengths 90
 refuse "no model" 2 "no MODEL given" "$heads" -o "$work/x"
 refuse "an unknown score" 2 "--score: got 'best'" "$heads" $proto --score best
+refuse "a text without --delta" 2 "go with --delta" "$heads" $proto --text "$work/out"
+refuse "lists without a choice" 2 "leave nothing to choose of --budget 12" "$heads" $proto --delta --budget 12 --recent-pages 12
+refuse "contexts too short for lists" 2 "wanted more than 2048" "$heads" $proto --delta --lengths 2k
+refuse "more full layers than layers" 1 "--full: got 5, the model has 4 layers" "$heads" $proto --delta $lists --depths 50 --samples 1 --full 5
+refuse "a text that is not there" 1 "nowhere: No such file" "$heads" $proto --delta $lists --text "$work/nowhere"
+refuse "neither questions nor text" 2 "wanted --text FILE" "$heads" $proto --delta --no-questions
 refuse "nothing left to write" 2 "--no-ablation" "$heads" $proto --no-ablation --score ablation
 refuse "an unknown style" 2 "--style: got" "$heads" $proto --style poem
 refuse "a mode" 2 "--attn" "$heads" $proto --attn full
 refuse "a small batch" 1 "a batch 4" "$heads" $proto -b 4 --lengths 700
-check "a folder that is not there" 1 "$heads" $proto $small -q -o "$work/nowhere/x.tsv"
-grep -q 'nowhere/x.tsv: No such file' "$work/err"; report $? "is named"
+for flag in -o --json --png; do
+    refuse "a folder that is not there is noticed before the model is opened ($flag)" 1 "nowhere/x: No such file" "$heads" "$work/nomodel" $flag "$work/nowhere/x"
+done
 check "help" 0 "$heads" --help
 grep -q 'usage: bin/heads' "$work/out" && grep -q -- '--recent N' "$work/out"; report $? "lists the flags"
 echo "1..$n"

@@ -277,6 +277,54 @@ static void same_bits(void **state) {
     omp_set_num_threads(threads);
 }
 
+/* Matrices of several types, lengths and packings shared out together: each gets all its rows, with any team. */
+static void products_together(void **state) {
+    (void)state;
+    enum { COLS = 512, LD = 5 * ROWS };
+    const enum dtype type[MATMUL_MOST] = { DT_Q4_0, DT_Q6_K, DT_F32 };
+    const int copies[MATMUL_MOST] = { 5, 1, 3 }, batches[] = { 1, 2, TOKENS };
+    static float y[MATMUL_MOST][TOKENS][LD];
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(3);
+    struct acts *a = open_acts();
+    struct problem p[MATMUL_MOST];
+    struct product all[MATMUL_MOST];
+    for (int i = 0; i < MATMUL_MOST; i++) {
+        setup(&p[i], type[i], COLS, 1);
+        size_t bytes = ROWS * dtype_row_bytes(type[i], COLS);
+        p[i].file = realloc(p[i].file, (size_t)copies[i] * bytes);
+        for (int c = 1; c < copies[i]; c++) memcpy(p[i].file + (size_t)c * bytes, p[i].file, bytes);
+        p[i].w.data = p[i].file, p[i].w.rows = copies[i] * ROWS;
+        all[i] = (struct product){ y[i][0], LD, &p[i].w };
+        for (int t = 0; t < TOKENS; t++)                 /* one input for all */
+            for (int r = 0; r < ROWS && i > 0; r++) {
+                double sum = 0;
+                for (int c = 0; c < COLS; c++) sum += (double)p[0].x[t * COLS + c] * p[i].dequantised[r * COLS + c];
+                p[i].want[t][r] = sum;
+            }
+    }
+    EACH_SET(k) for (int team = 1; team <= 3; team += 2) for (int b = 0; b < 3; b++) for (int n = 1; n <= MATMUL_MOST; n++) {
+        omp_set_num_threads(team);
+        assert_int_equal(matrix_pack(k, &p[1].w, NULL), 0);
+        memset(y, 0, sizeof y);
+        acts_set(a, p[0].x, batches[b], COLS);
+        matmul_all(k, all, n, a);
+        for (int i = 0; i < MATMUL_MOST; i++)
+            for (int t = 0; t < TOKENS; t++)
+                for (int r = 0; r < LD; r++) {
+                    int inside = i < n && t < batches[b] && r < copies[i] * ROWS;
+                    double want = inside ? p[i].want[t][r % ROWS] : 0;
+                    if (y[i][t][r] != want)
+                        fail_msg("%s, %d threads, %d of %d products, %d tokens: y[%d][%d] = %g, wanted %g",
+                                 k->name, team, i + 1, n, batches[b], t, r, y[i][t][r], want);
+                }
+        matrix_unpack(&p[1].w);
+    }
+    for (int i = 0; i < MATMUL_MOST; i++) teardown(&p[i]);
+    acts_close(a);
+    omp_set_num_threads(threads);
+}
+
 /* The largest sums a format can make: every byte alike, every activation at an end of its grid. */
 static void largest_sums(void **state) {
     (void)state;
@@ -442,6 +490,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_products), cmocka_unit_test(rounded_products),
         cmocka_unit_test(encoded_activations), cmocka_unit_test(same_bits),
+        cmocka_unit_test(products_together),
         cmocka_unit_test(amx_is_avx512), cmocka_unit_test(largest_sums),
         cmocka_unit_test(rows_read_back), cmocka_unit_test(broken_activations),
         cmocka_unit_test(any_bytes), cmocka_unit_test(extreme_activations),

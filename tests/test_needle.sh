@@ -83,6 +83,24 @@ check "the constructed model" 0 "$B/tools/synth" "$work/ind.gguf" --shape induct
 check "copies" 0 "$needle" "$work/ind.gguf" --lengths 512,2k --depths 0:100:50 -o "$work/ind.jsonl"
 [ "$(grep -c '| ind | copy-d4-n32 | .* | 3 | 1.000 |' "$work/out")" -eq 2 ]; report $? "the constructed model finds all of them"
 
+# Every task in one file: a row-set each, resumed like any other, the same with reuse and without.
+tasks="$needle $model --task story,single,multikey,multivalue,hop,chain,count,words --lengths 1k --depths 0,60 -n 8"
+check "all tasks, two cache types" 0 $tasks --kv f16,q8_0/q4_0 --table pivot -o "$work/tasks.jsonl"
+[ "$(rows "$work/tasks.jsonl")" -eq 32 ] && [ "$(wc -l <"$work/out")" -eq 4 ]; report $? "a row a cell, a line a cache"
+grep -q '^| attn | KV | story 1k | single 1k | multikey 1k | multivalue 1k | hop 1k | chain 1k | count 1k | words 1k |$' "$work/out"; report $? "a column a task"
+grep -q '^| full | Q8_0/Q4_0 | 1.00 |' "$work/out"; report $? "the embedded model knows stories"
+is_png "$work/tasks.hop.full-F16.png" && is_png "$work/tasks.multikey.full-Q8_0-Q4_0.png"; report $? "a heat map a task"
+grep -q '"version":"multikey-d16-n8",' "$work/tasks.jsonl" && grep -q '"version":"hop-d4-n8",' "$work/tasks.jsonl"; report $? "each task is a test"
+check "the same tasks again, with another" 0 $tasks --task hop,ruler,count -o "$work/tasks.jsonl"
+grep -q '^2 cells run' "$work/err"; report $? "only the new task is run"
+check "tasks without reuse" 0 $tasks --no-reuse --no-png -q -o "$work/tasks2.jsonl"
+grep '"type_k":"F16"' "$work/tasks.jsonl" | grep -v '"version":"ruler' >"$work/tasks1.jsonl"
+cells "$work/tasks1.jsonl" >"$work/x2"; cells "$work/tasks2.jsonl" >"$work/y"; cmp -s "$work/x2" "$work/y"; report $? "the same answers"
+for i in 1 2 3; do $tasks --shard $i/3 -q --no-png -o "$work/tasks3.jsonl" >/dev/null || break; done
+cells "$work/tasks3.jsonl" >"$work/y"; cmp -s "$work/x2" "$work/y"; report $? "shards of tasks are the sweep"
+check "one table by tasks" 0 "$needle" --plot-only "$work/tasks1.jsonl" --table tasks
+grep -q '^| full | F16 | 1.00 |' "$work/out" && grep -q '^| attn | KV | story | single |' "$work/out"; report $? "columns are tasks"
+
 $sweep --lengths 4k --depths 0:100:10 --no-reuse -q -o "$work/killed.jsonl" >/dev/null 2>&1 & pid=$!
 while kill -0 $pid 2>/dev/null && [ ! -s "$work/killed.jsonl" ]; do sleep 0.02; done
 kill -KILL $pid 2>/dev/null; wait $pid 2>/dev/null
@@ -106,7 +124,12 @@ refuse "a length shorter than the answer" 2 "--lengths: got 32" "$needle" $none 
 refuse "a depth beyond the end" 2 "--depths" "$needle" $none --depths 0:110:10
 refuse "a bad shard" 2 "--shard: got '3/2'" "$needle" $none --shard 3/2
 refuse "a needle without a question" 2 "go together" "$needle" $none --needle x --answer x
-refuse "an unknown style" 2 "story, ruler or copy" "$needle" $none --style odd
+refuse "an unknown style" 2 "wanted some of story, ruler, copy, single" "$needle" $none --style odd
+refuse "an unknown task" 2 "--task: got ''" "$needle" $none --task hop,
+refuse "two ways to name cache types" 2 "--kv and -ctk" "$needle" $none --kv f16 -ctv q8_0
+refuse "a bad cache type in a list" 2 "--kv: got 'q3'" "$needle" $none --kv f16,q8_0/q3
+refuse "an unknown table" 2 "full, lengths, tasks or pivot" "$needle" $none --table wide
+refuse "tasks and a needle" 2 "--task and --needle" "$needle" $none --task hop --needle x --question y --answer z
 refuse "a bad cache type" 2 "wanted f32" "$needle" $none -ctk q3
 refuse "nothing to draw" 2 "no file of rows" "$needle" --plot-only
 refuse "missing model" 1 "No such file" "$needle" $none

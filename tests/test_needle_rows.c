@@ -11,6 +11,7 @@
 #include "tests/common/temp.h"
 #include "tools/common/heatmap.h"
 #include "tools/common/needle_grid.h"
+#include "tools/common/needle_pivot.h"
 #include "tools/common/png_canvas.h"
 #include "tests/common/check.h"
 
@@ -215,6 +216,57 @@ static void test_grid(void **state) {
     rows_close(&s);
 }
 
+static char *pivot(const struct grids *g, bool by_test, bool by_length) {
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    assert_int_equal(grids_pivot(g, by_test, by_length, f, &err), 0);
+    fclose(f);
+    return text;
+}
+
+/* Means over rows, not over means; what nobody measured is a dash; tests in order of appearance, lengths in theirs. */
+static void test_pivot(void **state) {
+    (void)state;
+    struct rows s = ROWS_NONE;
+    struct grids g;
+    struct row hop = sample(2048, 0, 1, 0), hop_long = sample(1024, 0, 1, 0.25), q = sample(1024, 0, 1, 0.5);
+    hop.version = "hop-d4-n32", hop_long.version = "hop-d4-n32", hop_long.attn = "hip", hop_long.attn_params = "k=1";
+    q.type_k = "Q8_0";
+    add(&s, sample(4096, 0, 1, 1));
+    add(&s, hop);
+    add(&s, sample(1024, 0, 1, 1));
+    add(&s, sample(1024, 50, 1, 0));
+    add(&s, sample(1024, 100, 1, 0));
+    add(&s, hop_long);
+    add(&s, q);
+    assert_int_equal(grids_make(&g, &s, &err), 0);
+    char *text = pivot(&g, true, true);
+    assert_string_equal(text, "| attn | KV | story 1k | story 4k | hop 1k | hop 2k |\n|---|---|---:|---:|---:|---:|\n"
+                              "| full | F16 | 0.33 | 1.00 | - | 0.00 |\n| hip | F16 | - | - | 0.25 | - |\n"
+                              "| full | Q8_0/F16 | 0.50 | - | - | - |\n\nhip: k=1\n");
+    free(text);
+    text = pivot(&g, true, false);
+    assert_non_null(strstr(text, "| attn | KV | story | hop |\n"));
+    assert_non_null(strstr(text, "| full | F16 | 0.50 | 0.00 |\n"));
+    free(text);
+    text = pivot(&g, false, true);
+    assert_non_null(strstr(text, "| attn | KV | 1k | 2k | 4k |\n"));
+    assert_non_null(strstr(text, "| full | F16 | 0.33 | 0.00 | 1.00 |\n"));
+    free(text);
+    grids_free(&g);
+    struct row other = sample(1024, 0, 1, 1);       /* another model, and another test that begins alike */
+    other.model = "n", other.version = "story-d8-n32";
+    add(&s, other);
+    assert_int_equal(grids_make(&g, &s, &err), 0);
+    text = pivot(&g, true, false);
+    assert_non_null(strstr(text, "| model | attn | KV | story-d4-n32 | hop | story-d8-n32 |\n"));
+    assert_non_null(strstr(text, "| n | full | F16 | - | - | 1.00 |\n"));
+    free(text);
+    grids_free(&g);
+    rows_close(&s);
+}
+
 /* ---- pictures -------------------------------------------------------------------------------------------------------- */
 
 struct picture { int w, h; uint8_t *rgb; };
@@ -287,7 +339,8 @@ static void test_letters(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_find), cmocka_unit_test(test_repair), cmocka_unit_test(test_foreign),
-        cmocka_unit_test(test_shared), cmocka_unit_test(test_grid), cmocka_unit_test(test_heatmap), cmocka_unit_test(test_letters),
+        cmocka_unit_test(test_shared), cmocka_unit_test(test_grid), cmocka_unit_test(test_pivot),
+        cmocka_unit_test(test_heatmap), cmocka_unit_test(test_letters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,6 +59,16 @@ static void test_shards(void **state) {
         }
 }
 
+static void test_cache_types(void **state) {
+    (void)state;
+    struct cache_types c;
+    assert_int_equal(cache_types_parse("q8_0,f16,q8_0/q4_0,q8_0/q8_0", &c, &err), 0);
+    assert_true(c.n == 3 && c.k[0] == DT_Q8_0 && c.v[0] == DT_Q8_0 && c.k[1] == DT_F16 && c.k[2] == DT_Q8_0 && c.v[2] == DT_Q4_0);
+    static const char *const wrong[] = { "", "f16,", "q3", "f16/", "f16/f16/f16", "q4_k", "f16,11111111111111111111111111111111111" };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (!cache_types_parse(wrong[i], &c, &err) || !strstr(err.msg, "--kv")) fail_msg("'%s': %s", wrong[i], err.msg);
+}
+
 /* ---- facts --------------------------------------------------------------------------------------------------------- */
 
 static void test_score(void **state) {
@@ -249,7 +259,8 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lengths), cmocka_unit_test(test_depths), cmocka_unit_test(test_shards), cmocka_unit_test(test_score),
+        cmocka_unit_test(test_lengths), cmocka_unit_test(test_depths), cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_cache_types), cmocka_unit_test(test_score),
         cmocka_unit_test(test_facts), cmocka_unit_test(test_exact), cmocka_unit_test(test_prefix), cmocka_unit_test(test_own_text),
         cmocka_unit_test(test_refusals),
     };

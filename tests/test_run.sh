@@ -47,7 +47,7 @@ check "escapes" 0 "$run" $model -p 'a\n\x62' -n 0 --verbose-prompt
 grep -q "<0x0A>" "$work/err"; report $? "a backslash n in -p is a newline"
 
 check "stats as JSON" 0 "$run" $model -p "Once upon a time" -n 9 --temp 0 --stats json -q
-for key in prompt_n prompt_ms prompt_per_second predicted_n predicted_ms predicted_per_second kv_bytes peak_rss_bytes attn attn_params keys_read_per_token; do
+for key in prompt_n prompt_ms prompt_per_second predicted_n predicted_ms predicted_per_second kv_bytes peak_rss_bytes attn attn_params keys_read_per_token keys_searched_per_token; do
     grep -q "\"$key\":" "$work/err"; report $? "--stats json has $key"
 done
 [ "$(wc -l <"$work/err")" -eq 1 ]; report $? "one JSON object and nothing else"
@@ -80,6 +80,8 @@ refuse "truncated prompt cache" 1 "ends early" "$run" $model -p "The little fox"
 mkfifo "$work/pipe"
 refuse "a prompt cache that is no file" 1 "$work/pipe: not a regular file" "$run" $model -p hi -n 2 --prompt-cache "$work/pipe"
 [ -p "$work/pipe" ]; report $? "and it is not replaced"
+refuse "a prompt cache in no folder is noticed before the model is opened" 1 "nowhere/pc: No such file" "$run" "$work/nomodel" -p hi --prompt-cache "$work/nowhere/pc"
+refuse "one that is only read is not asked for" 1 "nomodel: No such file" "$run" "$work/nomodel" -p hi --prompt-cache "$work/nowhere/pc" --prompt-cache-ro
 check "phases apart" 0 "$run" $model -p "Once upon a time" -n 5 --attn-decode stream,recent=8
 grep -q 'attention full+stream,prefill full, decode stream' "$work/err"; report $? "both modes are said"
 refuse "unknown mode of a phase" 2 "no attention mode 'nope'" "$run" $model -p hi --attn-prefill nope

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/rand.h"
 #include "model/gguf_write.h"
 
 static void die(const char *what, const char *why) {
@@ -11,10 +12,10 @@ static void die(const char *what, const char *why) {
 }
 
 uint64_t noise(uint64_t *s) {
-    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
+    struct rand r = { *s };
+    const uint64_t x = rand_u64(&r);
+    *s = r.s;
+    return x;
 }
 
 double noise_normal(uint64_t *s) {

@@ -59,6 +59,7 @@ static cJSON *row_object(const struct engine *e, const struct bench_options *o, 
     add(j, "kv_bytes", (double)r->kv_bytes);
     add(j, "peak_rss", (double)r->peak_rss);
     add(j, "keys_read_per_token", r->keys_read);
+    add(j, "keys_searched_per_token", r->keys_searched);
     add(j, "gb_per_s", r->gb_per_s);
     add(j, "gflop_per_s", r->gflop_per_s);
     return j;
@@ -71,11 +72,11 @@ static void attn_label(const struct bench_row *r, char *buf, size_t size) {
 static void print_md(struct bench_out *out, const struct engine *e, const struct bench_row *r) {
     char type[256], size[32], kv[32], cache[32], attn[256], test[64], gb[32] = "", speed[64];
     if (!out->n_rows++)
-        printf("| %-24s | %10s | %7s | %9s | %-20s | %18s | %20s | %10s | %10s | %6s | %8s |\n"
-               "| %.24s | %.9s: | %.6s: | %.9s | %.20s | %.17s: | %.19s: | %.9s: | %.9s: | %.5s: | %.7s: |\n",
-               "model", "size", "threads", "k/v", "attn", "test", "t/s", "kv", "keys/token", "GB/s", "GFLOP/s",
+        printf("| %-24s | %10s | %7s | %9s | %-20s | %18s | %20s | %10s | %10s | %8s | %6s | %8s |\n"
+               "| %.24s | %.9s: | %.6s: | %.9s | %.20s | %.17s: | %.19s: | %.9s: | %.9s: | %.7s: | %.5s: | %.7s: |\n",
+               "model", "size", "threads", "k/v", "attn", "test", "t/s", "kv", "keys/token", "searched", "GB/s", "GFLOP/s",
                "------------------------", "----------", "-------", "---------", "--------------------", "------------------",
-               "--------------------", "----------", "----------", "------", "--------");
+               "--------------------", "----------", "----------", "--------", "------", "--------");
     model_type(e, type, sizeof type);
     attn_label(r, attn, sizeof attn);
     snprintf(cache, sizeof cache, "%s/%s", e->args.type_k, e->args.type_v);
@@ -83,9 +84,9 @@ static void print_md(struct bench_out *out, const struct engine *e, const struct
     if (r->n_depth) snprintf(test + n, sizeof test - (size_t)n, " @ d%d", r->n_depth);
     if (isfinite(r->gb_per_s)) snprintf(gb, sizeof gb, "%.1f", r->gb_per_s);
     snprintf(speed, sizeof speed, "%.2f ± %.2f", r->median_ts, r->stddev_ts);
-    printf("| %-24s | %10s | %7d | %9s | %-20s | %18s | %21s | %10s | %10.1f | %6s | %8.1f |\n", type,
+    printf("| %-24s | %10s | %7d | %9s | %-20s | %18s | %21s | %10s | %10.1f | %8.1f | %6s | %8.1f |\n", type,
            human_bytes(size, (double)e->model->weight_bytes), r->n_threads, cache, attn, test, speed,
-           human_bytes(kv, (double)r->kv_bytes), r->keys_read, gb, r->gflop_per_s);
+           human_bytes(kv, (double)r->kv_bytes), r->keys_read, r->keys_searched, gb, r->gflop_per_s);
     fflush(stdout);
 }
 

@@ -22,7 +22,7 @@ struct bench {
     int32_t *ids;                          /* random tokens, enough for the longest probe */
     int n_ids;
     double *ns;                            /* [lanes][reps] */
-    double keys[FLAG_LIST_MAX];
+    double keys[FLAG_LIST_MAX], searched[FLAG_LIST_MAX];
     bench_emit emit;
     void *ctx;
 };
@@ -116,6 +116,7 @@ static void emit_row(struct bench *b, int lane, int n, bool decode, int depth, c
         .avg_ns = bench_mean(ns, reps), .stddev_ns = bench_stddev(ns, reps), .median_ns = bench_median(ns, reps),
         .avg_ts = bench_mean(ts, reps), .stddev_ts = bench_stddev(ts, reps), .median_ts = bench_median(ts, reps),
         .kv_bytes = session_kv_bytes(s), .peak_rss = mem_peak_rss(), .keys_read = keys,
+        .keys_searched = b->searched[lane],
     };
     r.gflop_per_s = work_ops(e->model, n, decode, keys) / r.median_ns;
     r.gb_per_s = decode ? n * token_bytes(e, s, keys) / r.median_ns : NAN;
@@ -134,6 +135,7 @@ static int run_test(struct bench *b, int n, bool decode, int depth, struct err *
         }
     for (int i = 0; i < b->o->attn.n; i++) {
         b->keys[i] = session_keys_read(b->lane[i].s);
+        b->searched[i] = session_keys_searched(b->lane[i].s);
         emit_row(b, i, n, decode, depth, when);
     }
     return 0;

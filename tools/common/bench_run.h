@@ -31,6 +31,7 @@ struct bench_row {
     double avg_ts, stddev_ts, median_ts;   /* tokens per second */
     size_t kv_bytes, peak_rss;
     double keys_read;                      /* keys per token, layer and query head */
+    double keys_searched;                  /* keys scored to choose them, per token, layer and KV head */
     double gb_per_s;                       /* decode: weights as the kernels read them and cached keys and values; else NAN */
     double gflop_per_s;                    /* products and sums of the matrices and of attention */
 };

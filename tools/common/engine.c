@@ -5,7 +5,7 @@
 #include "attention/attention.h"
 #include "base/cpu.h"
 
-static int cache_type(const char *flag, const char *name, enum dtype *out, struct err *err) {
+int engine_cache_type(const char *flag, const char *name, enum dtype *out, struct err *err) {
     static const enum dtype known[] = { DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0 };
     const struct dtype_info *d = dtype_by_name(name);
     for (size_t i = 0; d && i < sizeof known / sizeof *known; i++)
@@ -16,7 +16,7 @@ static int cache_type(const char *flag, const char *name, enum dtype *out, struc
 int engine_check(struct engine *e, const struct engine_args *a, struct err *err) {
     *e = (struct engine){ .args = *a };
     if (!a->model) return fail(err, "no MODEL given: wanted a .gguf file (models/needle-proto.gguf is a small one)");
-    if (cache_type("-ctk", a->type_k, &e->type_k, err) || cache_type("-ctv", a->type_v, &e->type_v, err)) return -1;
+    if (engine_cache_type("-ctk", a->type_k, &e->type_k, err) || engine_cache_type("-ctv", a->type_v, &e->type_v, err)) return -1;
     e->kernels = kernels_pick(a->kernels);
     if (!e->kernels) return fail(err, "--kernels: got '%s', this CPU runs: %s", a->kernels, kernels_names());
     if (a->rope_freq_scale > 0) e->args.rope.factor = 1 / a->rope_freq_scale;

@@ -75,6 +75,8 @@ struct engine {
 
 /* Checks what the flags say without opening any file: cache types, kernels, threads. 0, or -1: a wrong command line. */
 int engine_check(struct engine *, const struct engine_args *, struct err *);
+/* The type a cache may have, by its name; `flag` is for the message. */
+int engine_cache_type(const char *flag, const char *name, enum dtype *, struct err *);
 /* The attention modes the flags name, before any file is opened. */
 int engine_check_attn(const struct engine_args *, struct err *);
 /* After engine_check: opens the file and binds model and tokenizer; no weight is read yet. */

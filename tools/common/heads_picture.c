@@ -44,6 +44,7 @@ static void draw_panel(struct canvas *c, const struct heads_panel *p, int n_laye
         number(c, left, y + l * cell, every, l, false, cell);
         for (int h = 0; h < p->n_heads; h++) {
             const double v = p->value[(size_t)l * p->n_heads + h];
+            if (isnan(v)) continue;
             canvas_rect(c, left + h * cell, y + l * cell, cell - 1, cell - 1, shade(v));
             if (cell < NUMBERS) continue;
             snprintf(text, sizeof text, v > 0 && v < 1 ? "%.2f" : "%.0f", v);

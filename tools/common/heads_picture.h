@@ -6,7 +6,7 @@
 struct heads_panel {
     const char *title, *across;        /* across: what runs to the right, "query head" */
     int n_heads;
-    const float *value;                /* [n_layers][n_heads] 0..1 */
+    const float *value;                /* [n_layers][n_heads] 0..1; NAN: left blank */
 };
 
 /* n panels side by side. */

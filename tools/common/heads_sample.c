@@ -61,6 +61,14 @@ int heads_sample_make(struct heads_sample *out, struct haystack *hay, const stru
     return 0;
 }
 
+int heads_sample_text(struct heads_sample *out, const int32_t *ids, int n, int n_answer, struct err *err) {
+    *out = (struct heads_sample){ .n = n - 1, .prompt = n - n_answer, .tail = n - n_answer - 1, .answer = n - n_answer,
+                                  .n_answer = n_answer, .ids = malloc((size_t)n * sizeof *ids) };
+    if (!out->ids) return fail(err, "no memory for %d tokens", n);
+    memcpy(out->ids, ids, (size_t)n * sizeof *ids);
+    return 0;
+}
+
 void heads_sample_free(struct heads_sample *s) {
     free(s->ids);
     *s = (struct heads_sample){ 0 };

@@ -15,6 +15,8 @@ struct heads_sample {
 /* The planting's needle must spell `answer`. want->n_tokens counts prompt and answer. */
 int heads_sample_make(struct heads_sample *out, struct haystack *, const struct tokenizer *, const struct planting *want,
                       const char *answer, struct err *);
+/* n tokens of any text as a sample without a needle: the last n_answer of them stand for the answer. n > n_answer. */
+int heads_sample_text(struct heads_sample *out, const int32_t *ids, int n, int n_answer, struct err *);
 void heads_sample_free(struct heads_sample *);
 
 #endif

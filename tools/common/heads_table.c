@@ -5,19 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-int heads_table_add(struct heads_table *t, float **copy, float **harm, struct err *err) {
-    const size_t q = (size_t)t->n_layers * (size_t)t->n_heads, kv = (size_t)t->n_layers * (size_t)t->n_kv_heads;
+/* Room for `room` runs of n values each. */
+static int grow(float **x, size_t room, size_t n) {
+    float *more = realloc(*x, room * n * sizeof *more);
+    if (more) *x = more;
+    return more ? 0 : -1;
+}
+
+int heads_table_add(struct heads_table *t, struct heads_run *run, struct err *err) {
+    const size_t q = (size_t)t->n_layers * (size_t)t->n_heads, kv = (size_t)t->n_layers * (size_t)t->n_kv_heads, n = (size_t)t->n_runs;
     if (t->n_runs == t->room) {
         const size_t room = t->room ? 2 * (size_t)t->room : 16;
-        float *c = realloc(t->copy, room * q * sizeof *c);
-        if (c) t->copy = c;
-        float *h = realloc(t->harm, room * kv * sizeof *h);
-        if (h) t->harm = h;
-        if (!c || !h) return fail(err, "no memory for %zu runs", room);
+        if (grow(&t->copy, room, q) || grow(&t->harm, room, kv) || grow(&t->local, room, kv))
+            return fail(err, "no memory for %zu runs", room);
         t->room = (int)room;
     }
-    *copy = memset(t->copy + (size_t)t->n_runs * q, 0, q * sizeof **copy);
-    *harm = memset(t->harm + (size_t)t->n_runs * kv, 0, kv * sizeof **harm);
+    run->copy = memset(t->copy + n * q, 0, q * sizeof *t->copy);
+    run->harm = memset(t->harm + n * kv, 0, kv * sizeof *t->harm);
+    run->local = memset(t->local + n * kv, 0, kv * sizeof *t->local);
     t->n_runs++;
     return 0;
 }
@@ -25,7 +30,8 @@ int heads_table_add(struct heads_table *t, float **copy, float **harm, struct er
 void heads_table_free(struct heads_table *t) {
     free(t->copy);
     free(t->harm);
-    t->copy = t->harm = NULL;
+    free(t->local);
+    t->copy = t->harm = t->local = NULL;
     t->n_runs = t->room = 0;
 }
 
@@ -39,11 +45,11 @@ void heads_table_copy(const struct heads_table *t, float *out) {
     }
 }
 
-void heads_table_harm(const struct heads_table *t, float *out) {
+void heads_table_mean(const struct heads_table *t, const float *of, float *out) {
     const int n = t->n_layers * t->n_kv_heads;
     for (int i = 0; i < n; i++) {
         double sum = 0;
-        for (int r = 0; r < t->n_runs; r++) sum += t->harm[(size_t)r * n + i];
+        for (int r = 0; r < t->n_runs; r++) sum += of[(size_t)r * n + i];
         out[i] = t->n_runs ? (float)(sum / t->n_runs) : 0;
     }
 }
@@ -66,26 +72,26 @@ void heads_rank(float *rank, const float *x, int n) {
 }
 
 /* The mean place over every step-th run from `first` on. */
-static double mean_place(const struct heads_table *t, int first, int step, int i) {
+static double mean_place(const struct heads_table *t, const float *of, int first, int step, int i) {
     const int n = t->n_layers * t->n_kv_heads;
     double sum = 0;
     int runs = 0;
-    for (int r = first; r < t->n_runs; r += step, runs++) sum += place(t->harm + (size_t)r * n, n, i);
+    for (int r = first; r < t->n_runs; r += step, runs++) sum += place(of + (size_t)r * n, n, i);
     return runs ? sum / runs : 0;
 }
 
-void heads_table_harm_rank(const struct heads_table *t, float *out) {
-    for (int i = 0; i < t->n_layers * t->n_kv_heads; i++) out[i] = (float)mean_place(t, 0, 1, i);
+void heads_table_rank(const struct heads_table *t, const float *of, float *out) {
+    for (int i = 0; i < t->n_layers * t->n_kv_heads; i++) out[i] = (float)mean_place(t, of, 0, 1, i);
 }
 
-double heads_table_split_half(const struct heads_table *t) {
+double heads_table_split_half(const struct heads_table *t, const float *of) {
     const int n = t->n_layers * t->n_kv_heads;
     float *even = malloc((size_t)n * 2 * sizeof *even), *odd = even + n;
     if (!even || t->n_runs < 2) {
         free(even);
         return NAN;
     }
-    for (int i = 0; i < n; i++) even[i] = (float)mean_place(t, 0, 2, i), odd[i] = (float)mean_place(t, 1, 2, i);
+    for (int i = 0; i < n; i++) even[i] = (float)mean_place(t, of, 0, 2, i), odd[i] = (float)mean_place(t, of, 1, 2, i);
     const double agree = heads_agree(even, odd, n);
     free(even);
     return agree;

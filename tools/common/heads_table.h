@@ -1,4 +1,4 @@
-/* heads_table.h - what many samples say about heads, what the two ways agree on, and the files that come of it. */
+/* heads_table.h - what many samples say about heads, what the ways to look at them agree on, and the files that come of it. */
 #ifndef TOOLS_COMMON_HEADS_TABLE_H
 #define TOOLS_COMMON_HEADS_TABLE_H
 #include "base/err.h"
@@ -7,20 +7,22 @@ struct heads_table {
     int n_layers, n_heads, n_kv_heads;
     int n_runs, room;
     float *copy;                       /* [n_runs][n_layers][n_heads] */
-    float *harm;                       /* [n_runs][n_layers][n_kv_heads] */
+    float *harm, *local;               /* [n_runs][n_layers][n_kv_heads] */
 };
 
-/* Adds room for a run and gives its two tables, zeroed. */
-int heads_table_add(struct heads_table *, float **copy, float **harm, struct err *);
+struct heads_run { float *copy, *harm, *local; };          /* one run's part of each */
+
+/* Adds room for a run and gives its tables, zeroed. */
+int heads_table_add(struct heads_table *, struct heads_run *, struct err *err);
 void heads_table_free(struct heads_table *);
 
-/* Over all runs, [n_layers][n_kv_heads]: the mean copy score of the best query head of each group; the mean harm; and
- * the mean over the runs of the harm's rank. */
+/* Over all runs, [n_layers][n_kv_heads]: the mean copy score of the best query head of each group. */
 void heads_table_copy(const struct heads_table *, float *out);
-void heads_table_harm(const struct heads_table *, float *out);
-void heads_table_harm_rank(const struct heads_table *, float *out);
-/* Spearman's correlation between the harm of the even runs and that of the odd ones; NAN with fewer than two runs. */
-double heads_table_split_half(const struct heads_table *);
+/* The mean of the table's harm or local; and the mean over the runs of its rank within the run. */
+void heads_table_mean(const struct heads_table *, const float *of, float *out);
+void heads_table_rank(const struct heads_table *, const float *of, float *out);
+/* Spearman's correlation between what the even runs say and what the odd ones do; NAN with fewer than two runs. */
+double heads_table_split_half(const struct heads_table *, const float *of);
 
 /* rank[i]: the place of x[i] among n, 0 the lowest, 1 the highest, equal values sharing the mean of their places. What
  * lies below HEADS_NOTHING counts as zero: rounding, not harm. */

@@ -109,8 +109,7 @@ static void print_number(FILE *f, const char *fmt, double v) {
     else fprintf(f, fmt, v);
 }
 
-/* "f16", or "q8_0/f16" for keys and values that differ. */
-static const char *cache_label(const struct row *r, char buf[64]) {
+const char *grid_cache_label(const struct row *r, char buf[64]) {
     if (!strcmp(r->type_k, r->type_v)) snprintf(buf, 64, "%s", r->type_k);
     else snprintf(buf, 64, "%s/%s", r->type_k, r->type_v);
     return buf;
@@ -132,11 +131,19 @@ static int mode_number(const struct grids *s, int i) {
     return n;
 }
 
-/* "hip", and "hip-2" for the second set of its parameters. */
-static const char *mode_label(const struct grids *s, int i, char buf[128]) {
+const char *grid_mode_label(const struct grids *s, int i, char buf[128]) {
     const int n = mode_number(s, i);
     snprintf(buf, 128, n ? "%.100s-%d" : "%.100s", s->grid[i].first->attn, n + 1);
     return buf;
+}
+
+void grids_print_parameters(const struct grids *s, FILE *f) {
+    char mode[128];
+    for (int i = 0; i < s->n; i++) {
+        bool said = !*s->grid[i].first->attn_params;
+        for (int j = 0; j < i; j++) said = said || same_mode(s->grid[j].first, s->grid[i].first);
+        if (!said) fprintf(f, "\n%s: %s\n", grid_mode_label(s, i, mode), s->grid[i].first->attn_params);
+    }
 }
 
 void grids_print(const struct grids *s, FILE *f) {
@@ -147,8 +154,8 @@ void grids_print(const struct grids *s, FILE *f) {
         const struct grid *g = &s->grid[i];
         for (int l = 0; l < g->n_lengths; l++) {
             const struct grid_column *c = &g->column[l];
-            fprintf(f, "| %s | %s | %s | %s | %s | %d |", g->first->model, g->first->version, mode_label(s, i, mode),
-                    cache_label(g->first, kv), length_label(length, g->length[l]), c->cells);
+            fprintf(f, "| %s | %s | %s | %s | %s | %d |", g->first->model, g->first->version, grid_mode_label(s, i, mode),
+                    grid_cache_label(g->first, kv), length_label(length, g->length[l]), c->cells);
             print_number(f, " %.3f |", c->score);
             print_number(f, " %.2f |", c->kv_bytes / 1048576);
             print_number(f, " %.0f |", c->keys_read);
@@ -157,23 +164,40 @@ void grids_print(const struct grids *s, FILE *f) {
             fputc('\n', f);
         }
     }
-    for (int i = 0; i < s->n; i++) {
-        bool said = !*s->grid[i].first->attn_params;
-        for (int j = 0; j < i; j++) said = said || same_mode(s->grid[j].first, s->grid[i].first);
-        if (!said) fprintf(f, "\n%s: %s\n", mode_label(s, i, mode), s->grid[i].first->attn_params);
-    }
+    grids_print_parameters(s, f);
 }
 
-/* "NAME.MODE-TYPE.png" for grid i, with a number where grids of other models or tests would have the same name. */
+int grid_test_label(const struct grids *s, const char *version) {
+    const size_t n = strcspn(version, "-");
+    for (int i = 0; i < s->n; i++) {
+        const char *other = s->grid[i].first->version;
+        if (strcmp(other, version) && strcspn(other, "-") == n && !memcmp(other, version, n)) return (int)strlen(version);
+    }
+    return (int)n;
+}
+
+/* "TEST." when there are several tests, or nothing. */
+static void test_prefix(const struct grids *s, int i, char buf[128]) {
+    const char *version = s->grid[i].first->version;
+    buf[0] = 0;
+    for (int j = 0; j < s->n && !*buf; j++)
+        if (strcmp(s->grid[j].first->version, version)) snprintf(buf, 128, "%.*s.", grid_test_label(s, version), version);
+}
+
+/* "NAME.TEST.MODE-TYPE.png" for grid i, with a number where grids of other models would have the same name. */
 static char *path_alone(const struct grids *s, int i, const char *path) {
     const size_t n = strlen(path), stem = n > 4 && !strcmp(path + n - 4, ".png") ? n - 4 : n;
-    char kv[64], kv_earlier[64], mode[128], number[16] = "", *out;
+    char kv[64], kv_earlier[64], mode[128], test[128], number[16] = "", *out;
+    const struct row *r = s->grid[i].first;
     int earlier = 0;
-    cache_label(s->grid[i].first, kv);
-    for (int j = 0; j < i; j++)
-        earlier += same_mode(s->grid[j].first, s->grid[i].first) && !strcmp(cache_label(s->grid[j].first, kv_earlier), kv);
+    grid_cache_label(r, kv);
+    for (int j = 0; j < i; j++) {
+        const struct row *q = s->grid[j].first;
+        earlier += same_mode(q, r) && !strcmp(grid_cache_label(q, kv_earlier), kv) && !strcmp(q->version, r->version);
+    }
+    test_prefix(s, i, test);
     if (earlier) snprintf(number, sizeof number, "-%d", earlier + 1);
-    if (asprintf(&out, "%.*s.%s-%s%s.png", (int)stem, path, mode_label(s, i, mode), kv, number) < 0) return NULL;
+    if (asprintf(&out, "%.*s.%s%s-%s%s.png", (int)stem, path, test, grid_mode_label(s, i, mode), kv, number) < 0) return NULL;
     for (char *p = out + stem; *p; p++)
         if (*p == '/') *p = '-';
     return out;
@@ -190,8 +214,8 @@ int grids_draw(const struct grids *s, const char *path, struct err *err) {
     for (int i = 0; i < s->n; i++) {
         const struct grid *g = &s->grid[i];
         const struct row *r = g->first;
-        mode_label(s, i, c[i].title);
-        snprintf(c[i].subtitle, sizeof c[i].subtitle, "%.200s, KV %s, %.200s%s%.500s", r->model, cache_label(r, kv), r->version,
+        grid_mode_label(s, i, c[i].title);
+        snprintf(c[i].subtitle, sizeof c[i].subtitle, "%.200s, KV %s, %.200s%s%.500s", r->model, grid_cache_label(r, kv), r->version,
                  *r->attn_params ? ", " : "", r->attn_params);
         m[i] = (struct heatmap){ c[i].title, c[i].subtitle, g->n_lengths, g->n_depths, g->length, g->depth, g->score };
     }

@@ -151,14 +151,14 @@ static void append(struct prompt *p, const int32_t *ids, int n) {
     p->n += n;
 }
 
-/* Writes BOS, the filler with the facts (part[0..n_facts-1], the needle first) in it, and the question behind it. */
-static void assemble(const struct haystack *h, struct part *part, int n_facts, int room, struct prompt *p) {
+/* Writes BOS, the filler with the facts (part[0..n_facts-1], what is hidden last and in order) in it, and the question. */
+static void assemble(const struct haystack *h, struct part *part, int n_facts, int first_hidden, int room, struct prompt *p) {
     int used = 0;
     if (tok_adds_bos(h->tok) && tok_bos(h->tok) >= 0) p->ids[p->n++] = tok_bos(h->tok);
     for (int s = 0;; s++) {
-        for (int i = n_facts - 1; i >= 0; i--) {    /* the needle last: at depth 100 nothing stands behind it */
+        for (int i = 0; i < n_facts; i++) {         /* distractors first: at depth 100 nothing stands behind the needle */
             if (part[i].at < 0 || part[i].at > used) continue;
-            if (i == 0) p->needle_at = p->n;
+            if (i == first_hidden) p->needle_at = p->n;
             append(p, part[i].ids, part[i].n);
             part[i].at = -1;
         }
@@ -170,15 +170,22 @@ static void assemble(const struct haystack *h, struct part *part, int n_facts, i
     append(p, part[n_facts].ids, part[n_facts].n);
 }
 
+/* Text i of what is planted: distractors, needle, more, question. */
+static const char *text_at(const struct planting *w, int i) {
+    if (i < w->n_distractors) return w->distractors[i];
+    i -= w->n_distractors;
+    return i == 0 ? w->needle : i <= w->n_more ? w->more[i - 1] : w->question;
+}
+
 int haystack_plant(struct haystack *h, const struct planting *w, struct prompt *out, struct err *err) {
-    const int n = w->n_distractors + 1, bos = tok_adds_bos(h->tok) && tok_bos(h->tok) >= 0;
-    struct part *part = calloc((size_t)n + 1, sizeof *part);            /* needle, distractors, question */
+    const int d = w->n_distractors, hidden = 1 + w->n_more, n = d + hidden, bos = tok_adds_bos(h->tok) && tok_bos(h->tok) >= 0;
+    struct part *part = calloc((size_t)n + 1, sizeof *part);            /* part[n] is the question */
     struct prompt p = { 0 };
     int rc = -1;
     long long taken = bos;
     if (!part) return fail(err, "no memory for %d facts", n);
     for (int i = 0; i <= n; i++) {
-        const char *text = i == n ? w->question : i ? w->distractors[i - 1] : w->needle;
+        const char *text = text_at(w, i);
         if ((part[i].n = encode_inside(h, text, strlen(text), &part[i].ids, err)) < 0) goto done;
         taken += part[i].n;
     }
@@ -187,13 +194,13 @@ int haystack_plant(struct haystack *h, const struct planting *w, struct prompt *
         goto done;
     }
     const int room = w->n_tokens - (int)taken;
-    part[0].at = (int)(room * w->depth / 100);
-    for (int i = 1; i < n; i++) part[i].at = (int)((long long)room * (2 * i - 1) / (2 * (n - 1)));
+    for (int i = 0; i < d; i++) part[i].at = (int)((long long)room * (2 * i + 1) / (2 * d));
+    for (int i = 0; i < hidden; i++) part[d + i].at = (int)(room * (w->depth + (100 - w->depth) * i / hidden) / 100);
     while (!h->n || h->end[h->n - 1] < room)
         if (add_sentence(h, err)) goto done;
     if (!(p.ids = malloc((size_t)w->n_tokens * sizeof *p.ids))) { fail(err, "no memory for %d tokens", w->n_tokens); goto done; }
-    assemble(h, part, n, room, &p);
-    p.n_needle = part[0].n, p.n_question = part[n].n;
+    assemble(h, part, n, d, room, &p);
+    p.n_needle = part[d].n, p.n_question = part[n].n;
     *out = p;
     rc = 0;
 done:

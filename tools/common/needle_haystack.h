@@ -18,9 +18,11 @@ int haystack_open(struct haystack **out, const struct tokenizer *, const char *t
 void haystack_close(struct haystack *);            /* NULL is fine */
 
 struct planting {
-    int n_tokens;                      /* of the whole prompt: BOS, filler, needle, distractors, question */
+    int n_tokens;                      /* of the whole prompt: BOS, filler, what is hidden, distractors, question */
     double depth;                      /* percent of the filler in front of the needle */
     const char *needle, *question;     /* the question ends the prompt */
+    const char *const *more;           /* what is hidden behind the needle: evenly spread from there to the end, in this order */
+    int n_more;
     const char *const *distractors;    /* evenly spread, at places that do not depend on depth */
     int n_distractors;
 };
@@ -28,7 +30,7 @@ struct planting {
 struct prompt {
     int32_t *ids;                      /* malloc'd */
     int n;                             /* == planting.n_tokens */
-    int needle_at;                     /* index of the needle's first token */
+    int needle_at;                     /* index of the needle's first token; of several statements, the first */
     int n_needle, n_question;          /* their tokens; the question's are the last */
 };
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/flags.h"
+#include "tools/common/engine.h"
 
 /* The next item of a comma-separated list, into buf; *text moves on. 1; 0 at the end; -1: longer than any number. */
 static int next_item(const char **text, char *buf, size_t size) {
@@ -75,6 +76,24 @@ int depths_parse(const char *text, struct depths *d, struct err *err) {
         if (!n || d->at[i] - d->at[n - 1] > 1e-6) d->at[n++] = d->at[i];
     d->n = n;
     return 0;
+}
+
+int cache_types_parse(const char *text, struct cache_types *c, struct err *err) {
+    char item[32];
+    int rc;
+    const char *p = text;
+    c->n = 0;
+    while ((rc = next_item(&p, item, sizeof item)) > 0) {
+        char *values = strchr(item, '/');
+        enum dtype k, v;
+        if (values) *values++ = 0;
+        if (engine_cache_type("--kv", item, &k, err) || engine_cache_type("--kv", values ? values : item, &v, err)) return -1;
+        int i = 0;
+        while (i < c->n && (c->k[i] != k || c->v[i] != v)) i++;
+        if (i == CACHES_MAX) return fail(err, "--kv: more than %d of them", CACHES_MAX);
+        if (i == c->n) c->k[i] = k, c->v[i] = v, c->n++;
+    }
+    return rc < 0 ? fail(err, "--kv: got '%s', wanted types like f16,q8_0,q8_0/q4_0", text) : 0;
 }
 
 int shard_parse(const char *text, struct shard *s, struct err *err) {

@@ -1,6 +1,7 @@
 #include "tools/common/needle_style.h"
 #include <stdio.h>
 #include <string.h>
+#include "tools/common/words.h"
 
 static const char *const names[] = { "story", "ruler", "copy" };
 
@@ -20,15 +21,6 @@ enum style style_of_model(const struct gguf *file) {
     return named && !strncmp(name, "needle-", 7) ? STYLE_STORY : STYLE_RULER;
 }
 
-static const char *const first_words[] = { "amber", "brisk", "copper", "dapper", "eager", "fuzzy", "granite", "hollow", "indigo",
-    "jolly", "kindly", "lunar", "mellow", "nimble", "opal", "placid", "quaint", "rustic", "silent", "tidal", "upper", "velvet",
-    "windy", "yonder" };
-static const char *const second_words[] = { "anchor", "badger", "canyon", "dolphin", "engine", "falcon", "glacier", "hammock",
-    "iguana", "jacket", "kernel", "lantern", "magnet", "notebook", "orchard", "paddle", "quarry", "rocket", "saddle", "tractor",
-    "umbrella", "violin", "walrus", "zeppelin" };
-enum { WORDS = 24 };
-_Static_assert(sizeof first_words / sizeof *first_words == WORDS && sizeof second_words / sizeof *second_words == WORDS, "");
-
 static uint32_t draw(uint64_t *state, uint32_t n) {            /* an LCG's upper half, below n */
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)((*state >> 32) * n >> 32);
@@ -36,7 +28,8 @@ static uint32_t draw(uint64_t *state, uint32_t n) {            /* an LCG's upper
 
 static void ruler_fact(uint64_t *rng, struct fact *f) {
     char key[48];
-    snprintf(key, sizeof key, "%s-%s", first_words[draw(rng, WORDS)], second_words[draw(rng, WORDS)]);
+    snprintf(key, sizeof key, "%s-%s", words_key_first.at[draw(rng, (uint32_t)words_key_first.n)],
+             words_key_second.at[draw(rng, (uint32_t)words_key_second.n)]);
     snprintf(f->answer, sizeof f->answer, "%u", (unsigned)(1000000 + draw(rng, 9000000)));
     snprintf(f->statement, sizeof f->statement, "The access number of %s is %s.", key, f->answer);
     snprintf(f->question, sizeof f->question,

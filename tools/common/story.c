@@ -3,35 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include "tools/common/words.h"
 
-static const char *const names[] = { "Mira", "Tom", "Lily", "Ben", "Anna", "Max", "Zoe", "Sam", "Ella", "Leo", "Nora", "Finn",
-    "Ruby", "Oscar", "Ivy", "Hugo", "Clara", "Felix", "Rosa", "Theo", "Maya", "Jack", "Lucy", "Noah", "Emma", "Owen", "Alice",
-    "Peter", "Sara", "Daniel" };
-static const char *const syllables[] = { "ta", "ri", "mo", "ka", "len", "vor", "sel", "du", "ba", "no", "fi", "gar", "mel", "zu",
-    "pe", "ran", "ti", "lo", "shi", "bru", "wen", "dal", "ko", "vi", "hes", "jun", "ar" };
-enum { COLOURS = 12 };                 /* the first adjectives, not fit for heroes */
-static const char *const adjectives[] = { "red", "blue", "green", "yellow", "orange", "purple", "white", "black", "golden", "silver",
-    "brown", "pink", "small", "big", "old", "new", "tiny", "huge", "round", "shiny", "soft", "heavy", "quiet", "bright", "dark",
-    "wooden", "broken", "clean", "dusty", "warm", "cold", "empty", "wild", "gentle", "sleepy", "brave", "clever", "lucky", "hidden",
-    "little" };
-static const char *const objects[] = { "key", "box", "book", "hat", "bell", "lamp", "ring", "map", "coin", "kettle", "cup", "ball",
-    "drum", "kite", "boat", "clock", "basket", "blanket", "candle", "ladder", "mirror", "spoon", "bottle", "button", "hammer", "rope",
-    "chair", "letter", "flag", "flute", "whistle", "shovel", "bucket", "pencil", "scarf", "glove", "boot", "crown", "feather", "stone",
-    "shell" };
-static const char *const places[] = { "lighthouse", "harbour", "garden", "forest", "castle", "kitchen", "library", "market", "school",
-    "tower", "bridge", "farm", "river", "mountain", "village", "museum", "station", "bakery", "barn", "cave", "island", "office",
-    "attic", "cellar", "hill", "lake", "mill", "temple", "theatre", "hospital", "palace", "workshop", "stable", "tunnel", "valley" };
-static const char *const animals[] = { "fox", "bear", "rabbit", "cat", "dog", "bird", "mouse", "owl", "frog", "duck", "horse", "cow",
-    "goat", "sheep", "lion", "tiger", "wolf", "turtle", "squirrel", "hedgehog", "pig", "bee", "fish", "deer" };
-static const char *const foods[] = { "bread", "cake", "soup", "apple", "cheese", "honey", "pear", "rice", "pie", "milk", "berry",
-    "nut", "egg", "carrot", "pancake", "melon", "plum", "cookie" };
-static const char *const moods[] = { "happy", "sad", "tired", "proud", "hungry", "angry", "scared", "surprised", "calm", "excited",
-    "lonely", "curious" };
-static const char *const kinds[] = { "password", "code", "number", "word", "name", "sign" };
-static const char *const times[] = { "One day", "The next morning", "Later", "After a while", "In the evening", "At night", "Soon",
-    "Then", "That afternoon", "In the spring" };
-
-#define PICK(s, list) ((list)[below(s, (int)(sizeof(list) / sizeof *(list)))])
+#define PICK(s, list) (words_##list.at[below(s, words_##list.n)])
 
 static int below(struct story *s, int n) { return (int)((rand_u64(&s->rng) >> 33) * (uint64_t)n >> 31); }
 
@@ -63,7 +37,7 @@ static void new_hero(struct story *s) {
     s->animal = PICK(s, animals), s->animal2 = PICK(s, animals);
     s->place = PICK(s, places), s->place2 = PICK(s, places);
     s->thing = PICK(s, objects), s->thing_adj = PICK(s, adjectives);
-    s->food = PICK(s, foods), s->mood = adjectives[COLOURS + below(s, (int)(sizeof adjectives / sizeof *adjectives) - COLOURS)];
+    s->food = PICK(s, foods), s->mood = words_adjectives.at[WORDS_COLOURS + below(s, words_adjectives.n - WORDS_COLOURS)];
     s->left = 1 + below(s, 5);
 }
 

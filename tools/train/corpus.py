@@ -24,20 +24,20 @@ class Item(NamedTuple):
     task: int                   # index into KINDS_OF_TASK of the task asked about, -1: nothing is asked
 
 
-def document(d, n_tokens, listing, plain, held=False):
-    """Items in order, about n_tokens long; plain: stories only. listing: share of list copying among the tasks."""
+def document(d, n_tokens, listing, plain, variety=True, held=False):
+    """Items in order, about n_tokens long. listing: share of list copying among the tasks; plain: stories only; variety: of wordings."""
     room, used, placed, keys = n_tokens * 1.15, 0.0, [], set()
-    wanted = 0 if plain else max(2, n_tokens // d.between(35, 110))
+    wanted = 0 if plain else max(2, n_tokens // d.between(25, 90))
     relations = d.pick_some(K.RELATIONS, d.between(1, 4))       # few kinds, so that facts can be taken for each other
     while wanted > 0:
         k = d.uniform()
         if k < listing: task = K.listing(d, held)
         elif k < listing + .28: task = d.pick(K.HARDER)(d, held)
-        else: task = K.fact(d, held, d.pick(relations))
+        else: task = K.fact(d, held, d.pick(relations), variety)
         wanted -= max(1, len(task.statements) - 1)
         if (task.kind, task.key) in keys: continue
         keys.add((task.kind, task.key))
-        asked = d.pick([0, 1, 1, 1, 2])
+        asked = d.pick([0, 1, 1, 2, 2])
         at = sorted(d.uniform() * .85 for _ in task.statements)
         for u, s in zip(at, task.statements):
             placed.append((u, Item(FACT if asked else DISTRACTOR, s, -1)))
@@ -87,11 +87,11 @@ class Sample(NamedTuple):
     key_bias: np.ndarray        # [T] float32
 
 
-def sample(d, tok, T, listing=.05, stretch=True, max_position=36000, max_multiplicity=128):
+def sample(d, tok, T, listing=.05, stretch=True, variety=True, max_position=36000, max_multiplicity=128):
     ids, marks, task, belongs, starts = [1], [PLAIN], [-1], [FACT], [0]     # BOS occurs once in any context
     on_lines, plain = d.chance(.3), d.chance(.14)
     while len(ids) < T + 1:
-        for item in document(d, T + 1 - len(ids), listing, plain):
+        for item in document(d, T + 1 - len(ids), listing, plain, variety):
             starts.append(len(ids))
             new, m = tok.marked(item.text, on_lines and item.text.startswith("Question"))
             ids += new

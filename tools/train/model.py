@@ -5,7 +5,7 @@ dimensions of a head carry content alone (the GGUF says so with a frequency fact
 
 The start is structured, since an induction circuit that has to arise by chance costs more tokens than the whole training:
   look_back   head h of layer 0 looks h + 1 tokens back (a constant in embedding dimension 0 feeds the rotary pairs);
-  look_up     chosen layers compare the current tokens with what stands before each key, and copy the key's token.
+  look_up     a layer compares the current tokens with what stands before each key, and copies the key's token.
 Everything stays trainable."""
 import math
 from dataclasses import dataclass, asdict
@@ -19,19 +19,19 @@ from attention import attend, s2_until
 @dataclass
 class Shape:
     vocabulary: int = 2048
-    width: int = 256
-    layers: int = 6
-    heads: int = 8
-    kv_heads: int = 4
+    width: int = 192
+    layers: int = 5
+    heads: int = 4
+    kv_heads: int = 2
     head_dim: int = 64
     ff: int = 384
     rope_base: float = 10000.0
     pairs: tuple = (0, 1, 2, 3, 4, 6, 8, 12)        # of head_dim / 2
-    look_up_layers: tuple = (2, 4)
+    look_up_layers: tuple = (2,)
     # The S2 mask; s2_block 0: every head sees everything. Phases go by KV head.
     s2_block: int = 0
     s2_local: int = 4
-    s2_stride: int = 4
+    s2_stride: int = 2
     s2_offset: int = 0
     s2_dense: int = 0           # the first layers that see everything
 
@@ -77,8 +77,9 @@ class Model(nn.Module):
         a = positions[..., None] * self.theta
         return torch.from_numpy(np.stack([np.cos(a), np.sin(a)], -1).astype(np.float32))
 
-    def forward(self, ids, positions, temperature=None, key_bias=None):
-        """ids [B][T], positions numpy [B][T]; temperature [B] multiplies the attention scores. Hidden states [B][T][width]."""
+    def forward(self, ids, positions, temperature=None, key_bias=None, gather=None):
+        """ids [B][T], positions numpy [B][T]; temperature [B] multiplies the attention scores. Hidden states [B][T][width].
+        gather(layer, qkv, attend's options) stands in for attention, to look into the heads or to change what they see."""
         s = self.shape
         scale = torch.full((len(ids),), s.head_dim ** -.5)
         if temperature is not None: scale = scale * temperature
@@ -86,8 +87,9 @@ class Model(nn.Module):
         x = F.embedding(ids, self.embedding)
         for l in range(s.layers):
             h = (rms(x) * self.attn_norm[l]).bfloat16()
-            h = attend(linear(h, self.qkv[l]), s.heads, s.kv_heads, cs=turn, pairs=self.rotated, scale=scale, key_bias=key_bias,
-                       until=s.mask(l, ids.shape[1]))
+            how = dict(cs=turn, pairs=self.rotated, scale=scale, key_bias=key_bias, until=s.mask(l, ids.shape[1]))
+            h = linear(h, self.qkv[l])
+            h = gather(l, h, **how) if gather else attend(h, s.heads, s.kv_heads, **how)
             x = x + linear(h, self.out[l])
             h = (rms(x) * self.ff_norm[l]).bfloat16()
             gate, up = linear(h, self.gate_up[l]).chunk(2, -1)
@@ -101,56 +103,64 @@ class Model(nn.Module):
     @torch.no_grad()
     def look_back(self, gain=7.0, constant=.5):
         s = self.shape
+        D, H, G = s.head_dim, s.heads, s.kv_heads
         self.embedding[:, 0] = constant
         seen = constant / math.sqrt(.05 ** 2 + constant ** 2 / s.width)        # the constant after the norm
         w = self.qkv[0]
         w.mul_(.3)
         for r, p in enumerate(s.pairs):
-            for g in range(s.kv_heads):
-                k = (s.heads + g) * s.head_dim + 2 * p
+            for g in range(G):
+                k = (H + g) * D + 2 * p
                 w[k:k + 2] = 0
                 w[k, 0] = gain / seen
-            for h in range(s.heads):
-                q, angle = h * s.head_dim + 2 * p, (h + 1) * self.theta[r]
+            for h in range(H):
+                q, angle = h * D + 2 * p, (h + 1) * self.theta[r]
                 w[q:q + 2] = 0
                 w[q, 0], w[q + 1, 0] = gain / seen * math.cos(angle), -gain / seen * math.sin(angle)
+        w[(H + G) * D:, 0] = 0                                                  # values do not carry the constant
+
+    def written(self, h):
+        """What head h of layer 0 writes, as a map of the normed embedding it sees."""
+        s = self.shape
+        D, v = s.head_dim, s.heads + s.kv_heads + h // (s.heads // s.kv_heads)
+        return self.out[0][:, h * D:(h + 1) * D] @ self.qkv[0][v * D:(v + 1) * D]
 
     @torch.no_grad()
     def look_up(self, layer, gain=1.6, copy=.4):
-        """A key matches when what stood before it (head 0 of layer 0 wrote it) is the current token; in every other KV head half
-        of the dimensions also compare one token further back, on both sides."""
+        """A key matches when the token before it is the current one; in the KV heads 0, 2 .. half of the dimensions that do not
+        rotate compare one token further back, on both sides."""
         s = self.shape
         D, H, G, R = s.head_dim, s.heads, s.kv_heads, s.heads // s.kv_heads
-        w0, o0 = self.qkv[0], self.out[0]
-        w0[(H + G) * D:, 0] = 0                                                 # values do not carry the constant
-        wrote = [o0[:, h * D:(h + 1) * D] @ w0[(H + G + h // R) * D:(H + G + h // R + 1) * D] for h in range(2)]
-        still = [d for p in range(D // 2) if p not in s.pairs for d in (2 * p, 2 * p + 1)]
-        words = self.embedding.clone()
-        words[:, 0] = 0
-        normed = rms(self.embedding)
-        ids = torch.randint(0, s.vocabulary, (3, 2000))
-        x = words[ids[0]] + normed[ids[1]] @ wrote[0].T + normed[ids[2]] @ wrote[1].T
-        x[:, 0] = self.embedding[0, 0]
-        x = rms(x)
+        one, two = self.written(0).T, self.written(1).T
+        still = [d for d in range(D) if d // 2 not in s.pairs]
+        x = self.behind_layer_0()
         def loud(rows): return rows * (gain / (x @ rows.T).std())
         w = self.qkv[layer]
         w.mul_(.3)
         for g in range(G):
             probe = torch.randn(len(still), s.width) / math.sqrt(s.width)
             probe[:, 0] = 0
-            one = len(still) // 2 if g % 2 == 0 else len(still)
-            q, k = probe.clone(), probe @ wrote[0]
+            q, k = probe.clone(), probe @ one
             k[:, 0] = 0
-            q[one:], k[one:] = probe[one:] @ wrote[0], probe[one:] @ wrote[1]
-            for part in (slice(0, one), slice(one, None)):
-                if len(q[part]): q[part], k[part] = loud(q[part]), loud(k[part])
+            half = len(still) // 2 if g % 2 == 0 else len(still)
+            q[:half], k[:half] = loud(q[:half]), loud(k[:half])
+            if half < len(still): q[half:], k[half:] = loud(probe[half:] @ one), loud(probe[half:] @ two)
             w[[(H + g) * D + d for d in still]] = k
             carry = torch.randn(D, s.width) / math.sqrt(s.width)
             carry[:, 0] = 0
             w[(H + G + g) * D:(H + G + g + 1) * D] = carry
             for h in range(g * R, (g + 1) * R):
                 w[[h * D + d for d in still]] = q
-                self.out[layer][:, h * D:(h + 1) * D] = carry.T * copy / math.sqrt(H / 4)
+                self.out[layer][:, h * D:(h + 1) * D] = carry.T * copy
+
+    def behind_layer_0(self, n=2000):
+        """The residual stream there for random text, normed, as far as heads 0 and 1 write it: [n][width]."""
+        words, normed = self.embedding.clone(), rms(self.embedding)
+        words[:, 0] = 0
+        ids = torch.randint(0, self.shape.vocabulary, (3, n))
+        x = words[ids[0]] + normed[ids[1]] @ self.written(0).T + normed[ids[2]] @ self.written(1).T
+        x[:, 0] = self.embedding[0, 0]
+        return rms(x)
 
 
 def start(shape):

@@ -104,15 +104,15 @@ def best_thing(d, held):
 RELATIONS = [secret, magic, access, keeps, owner, favourite, phone, best_thing]
 
 
-def fact(d, held, relation, new_wording=False):
-    """new_wording: statement and question as training never words them."""
+def fact(d, held, relation, variety=True):
+    """variety: in any wording of training; without, in the first."""
     subj, value, says, asks, lead = relation(d, held)
-    say = says[-1] if new_wording else d.pick(says[:-1]) if d.chance(.6) else says[0]
+    say = d.pick(says[:-1]) if variety and d.chance(.6) else says[0]
 
     def ask(d):
         k = d.uniform()
         if k < .25: return d.pick(["", "Remember: ", "As we said: ", "Again: "]) + say % f"[{value}]"
-        q = asks[-1] if new_wording else d.pick(asks[:-1])
+        q = d.pick(asks[:-1]) if variety else asks[0]
         if k < .88: return f"Question: {q} Answer: {lead}[{value}]."
         return f"Question: {q} Full answer: " + says[0] % f"[{value}]"
     return Task("fact", (relation.__name__, *subj), [say % f"({value})"], ask)

@@ -23,16 +23,18 @@ def arguments():
     a = p.add_argument
     a("--out", default="run", help="directory for the tokenizer and the model")
     a("--tokens", type=float, default=20e6, help="length of the training")
-    a("--curriculum", default="256:0.1:4096,512:0.35:8192,1024:0.45:8192,2048:0.1:8192",
+    a("--stop", type=float, default=float("inf"), help="end after so many tokens, the schedule being that of --tokens")
+    a("--curriculum", default="256:0.08:4096,512:0.32:4096,1024:0.5:8192,2048:0.1:8192",
       help="sequence length : share of the training : tokens a step, in order")
     a("--init", help="weights to begin with, a model.pt; its shape holds, but for the S2 mask")
-    a("--s2", help="train with the S2 mask BLOCK:LOCAL:STRIDE[:DENSE], e.g. 32:4:4:0")
+    a("--s2", help="train with the S2 mask BLOCK:LOCAL:STRIDE[:DENSE], e.g. 32:4:2:0")
     for name in ("width", "layers", "heads", "kv_heads", "head_dim", "ff", "vocabulary"):
         a("--" + name.replace("_", "-"), type=int, default=getattr(model.Shape, name))
     a("--lr", type=float, default=.02, help="of the matrices (Muon)")
     a("--adam-lr", type=float, default=3e-3, help="of embedding and norms")
     a("--listing", type=float, default=.05, help="share of list copying among the tasks (three times that in the first tenth)")
     a("--stretch-from", type=float, default=.05, help="share of the training before positions jump and keys are biased")
+    a("--variety-from", type=float, default=.2, help="share of the training before facts and questions come in more than one wording")
     a("--seed", type=int, default=1)
     a("--threads", type=int, default=1)
     return p.parse_args()
@@ -61,7 +63,7 @@ class Batch:
         T, tokens = stage(o.curriculum, done)
         stretch = done >= o.stretch_from
         listing = o.listing * (3 if done < .1 else 1)
-        samples = [corpus.sample(d, tok, T, listing, stretch) for _ in range(tokens // T)]
+        samples = [corpus.sample(d, tok, T, listing, stretch, done >= o.variety_from) for _ in range(tokens // T)]
         ids = torch.from_numpy(np.stack([s.ids for s in samples])).long()
         self.T, self.tokens, self.read, self.next = T, len(samples) * T, ids[:, :-1].contiguous(), ids[:, 1:].reshape(-1)
         self.positions = np.stack([s.positions for s in samples])
@@ -125,7 +127,7 @@ def main():
     rest = [p for p in net.parameters() if all(p is not m for m, _ in matrices)]
     muon, adam = Muon(matrices, o.lr), torch.optim.AdamW(rest, lr=o.adam_lr, betas=(.9, .98), weight_decay=0)
     d, seen, step, report, began = Dice(o.seed + 1000), 0, 0, Report(), time.time()
-    while seen < o.tokens:
+    while seen < min(o.tokens, o.stop):
         done = seen / o.tokens
         batch = Batch(d, tok, o, done)
         hidden = net(batch.read, batch.positions, batch.temperature, batch.key_bias)
