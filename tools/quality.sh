@@ -64,7 +64,7 @@ grid() {
 }
 
 tasks() {
-    needle $out/tasks.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 4k --depths 10,50,90 --trials 3
+    needle $out/tasks.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 4k --depths 10,50,90 --trials 2
     ./bin/needle --plot-only $out/tasks.jsonl --table pivot --no-png >"$work/tasks"
     grep '^[|`-]' "$work/tasks" >"$work/table"
     block tasks "$work/table"
