@@ -13,7 +13,7 @@ printf 'Once upon a time'
 ./run $model -p 'Once upon a time' -n 110 --temp 0.6 -s 3 -q
 echo; echo
 echo "== A needle question: one fact at 20 % of $tokens tokens of stories, four facts of the same kind around it"
-./bin/haystack $model -n "$tokens" --depth 20 -s 3 --answer "$work/answer" >"$work/text" 2>"$work/planted"
+./bin/haystack $model -n "$tokens" --depth 20 -s 4 --answer "$work/answer" >"$work/text" 2>"$work/planted"
 echo "planted $(cat "$work/planted")"
 grep -o 'Question: .*' "$work/text"
 answer=$(cat "$work/answer")

@@ -42,6 +42,9 @@ block() {
     cp "$work/page" $page
 }
 
+# The lines under a table that say what hip-2 is, as a list; without where a file of heads lies.
+legend() { sed -E 's/^([a-z0-9-]+): (.*)$/- `\1`: `\2`/'; }
+
 # needle ROWS arguments: one sweep over all modes.
 needle() {
     rows=$1
@@ -55,18 +58,15 @@ grid() {
     needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,25,50,75,95
     needle $out/grid.jsonl --task single --lengths 4k,16k --depths 5,50,95 --kv q8_0,q4_0
     needle $out/grid.jsonl --task single --lengths 32k --depths 5,50
-    ./bin/needle --plot-only $out/grid.jsonl --table lengths --png $out/grid.png >"$work/grid"
-    grep '^[|`-]' "$work/grid" >"$work/table"
+    ./bin/needle --plot-only $out/grid.jsonl --table lengths --png $out/grid.png | legend >"$work/table"
     block grid "$work/table"
-    ./bin/needle --plot-only $out/grid.jsonl --no-png | grep -E '^\| (model|---|needle)' | grep -E '\| (F16|KV|---)' |
-        grep -E '\| (16k|length|---)' >"$work/table" || true
+    ./bin/needle --plot-only $out/grid.jsonl --no-png | awk '/^\|/ && (NR < 3 || /\| F16 \| 16k \|/)' >"$work/table"
     block cost "$work/table"
 }
 
 tasks() {
     needle $out/tasks.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 4k --depths 10,50,90 --trials 2
-    ./bin/needle --plot-only $out/tasks.jsonl --table pivot --no-png >"$work/tasks"
-    grep '^[|`-]' "$work/tasks" >"$work/table"
+    ./bin/needle --plot-only $out/tasks.jsonl --table tasks --no-png | legend >"$work/table"
     block tasks "$work/table"
 }
 
@@ -90,10 +90,10 @@ twins() {
         ./bin/needle $m --task single,words,multikey,multivalue,hop,chain,count --lengths 1k,4k,16k --depths 5,50,95 -t "$threads" -n 24 -q \
             --no-png -o $out/twins.jsonl >/dev/null
     done
-    ./bin/needle --plot-only $out/twins.jsonl --table pivot --png $out/twins.png >"$work/twins"
-    grep '^[|`-]' "$work/twins" >"$work/table"
-    ./bin/needle --plot-only $out/twins.jsonl --no-png | grep -E '^\| (model|---|needle)' | grep -E '\| (single[^|]*|test|---)' >>"$work/table" || true
+    ./bin/needle --plot-only $out/twins.jsonl --table pivot --no-png | legend >"$work/table"
     block twins "$work/table"
+    ./bin/needle --plot-only $out/twins.jsonl --no-png | awk '/^\|/ && (NR < 3 || /\| single/)' >"$work/table"
+    block twins-cost "$work/table"
 }
 
 [ $# -gt 0 ] || set -- grid tasks text twins
