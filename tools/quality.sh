@@ -58,6 +58,11 @@ grid() {
     needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,25,50,75,95
     needle $out/grid.jsonl --task single --lengths 4k,16k --depths 5,50,95 --kv q8_0,q4_0
     needle $out/grid.jsonl --task single --lengths 32k --depths 5,50
+    ./bin/needle $model --task single,words --lengths 1k,4k,16k --depths 5,25,50,75,95 --trials 4 -t "$threads" -n 24 -q --no-png \
+        -o $out/full.jsonl >/dev/null
+    ./bin/needle $model --task single --lengths 32k --depths 5,25,50,75,95 --trials 4 -t "$threads" -n 24 -q --no-png -o $out/full.jsonl >/dev/null
+    ./bin/needle --plot-only $out/full.jsonl --no-png | grep '^|' >"$work/table"
+    block full "$work/table"
     ./bin/needle --plot-only $out/grid.jsonl --table lengths --png $out/grid.png | legend >"$work/table"
     block grid "$work/table"
     ./bin/needle --plot-only $out/grid.jsonl --no-png | awk '/^\|/ && (NR < 3 || /\| F16 \| 16k \|/)' >"$work/table"

@@ -15,7 +15,7 @@ int engine_cache_type(const char *flag, const char *name, enum dtype *out, struc
 
 int engine_check(struct engine *e, const struct engine_args *a, struct err *err) {
     *e = (struct engine){ .args = *a };
-    if (!a->model) return fail(err, "no MODEL given: wanted a .gguf file (models/needle-proto.gguf is a small one)");
+    if (!a->model) return fail(err, "no MODEL given: wanted a .gguf file (models/needle-s.gguf is a small one)");
     if (engine_cache_type("-ctk", a->type_k, &e->type_k, err) || engine_cache_type("-ctv", a->type_v, &e->type_v, err)) return -1;
     e->kernels = kernels_pick(a->kernels);
     if (!e->kernels) return fail(err, "--kernels: got '%s', this CPU runs: %s", a->kernels, kernels_names());
