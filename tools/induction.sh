@@ -17,6 +17,7 @@ sweep --lengths 1k,4k,16k,64k --attn full
 sweep --lengths 1k,4k,16k --attn stream,sink=4,recent=1020 --attn duo,heads="$work/right.tsv",ratio=0.34,sink=4,recent=252 \
     --attn duo,heads="$work/one.tsv",ratio=0.17,sink=4,recent=252 --attn delta,full=0,1,budget=64 --attn hip
 ./bin/needle --plot-only $rows --png $out/induction.png | sed "s|$work/||g" >"$work/table"
+rm -f $out/induction.*-F16.png                     # the one picture holds them all
 {
     echo "# Needles in the constructed model"
     echo
