@@ -64,6 +64,7 @@ grid() {
     ./bin/needle --plot-only $out/full.jsonl --no-png | grep '^|' >"$work/table"
     block full "$work/table"
     ./bin/needle --plot-only $out/grid.jsonl --table lengths --png $out/grid.png | legend >"$work/table"
+    rm -f $out/grid.*-Q?_0.png              # grid.png holds them all
     block grid "$work/table"
     ./bin/needle --plot-only $out/grid.jsonl --no-png | awk '/^\|/ && (NR < 3 || /\| F16 \| 16k \|/)' >"$work/table"
     block cost "$work/table"
