@@ -45,6 +45,13 @@ block() {
 # The lines under a table that say what hip-2 is, as a list; without where a file of heads lies.
 legend() { sed -E 's/^([a-z0-9-]+): (.*)$/- `\1`: `\2`/'; }
 
+# ask MODEL MODE ROWS arguments: a sweep of one mode.
+ask() {
+    m=$1 mode=$2 rows=$3
+    shift 3
+    ./bin/needle "$m" --attn "$mode" "$@" -t "$threads" -n 24 -q --no-png -o "$rows" >/dev/null
+}
+
 # needle ROWS arguments: one sweep over all modes.
 needle() {
     rows=$1
@@ -58,9 +65,9 @@ grid() {
     needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,25,50,75,95
     needle $out/grid.jsonl --task single --lengths 4k,16k --depths 5,50,95 --kv q8_0,q4_0
     needle $out/grid.jsonl --task single --lengths 32k --depths 5,50
-    ./bin/needle $model --task single,words --lengths 1k,4k,16k --depths 5,25,50,75,95 --trials 4 -t "$threads" -n 24 -q --no-png \
-        -o $out/full.jsonl >/dev/null
-    ./bin/needle $model --task single --lengths 32k --depths 5,25,50,75,95 --trials 4 -t "$threads" -n 24 -q --no-png -o $out/full.jsonl >/dev/null
+    depths=5,25,50,75,95
+    ask $model full $out/full.jsonl --task single,words --lengths 1k,4k,16k --depths $depths --trials 4
+    ask $model full $out/full.jsonl --task single --lengths 32k --depths $depths --trials 4
     ./bin/needle --plot-only $out/full.jsonl --no-png | grep '^|' >"$work/table"
     block full "$work/table"
     ./bin/needle --plot-only $out/grid.jsonl --table lengths --png $out/grid.png | legend >"$work/table"
@@ -91,10 +98,9 @@ text() {
 }
 
 twins() {
-    for m in "$model --attn full" "$twin --attn s2" "$model --attn s2,approx=1,block=32,local=4,stride=2,dense_first=0,dense_every=0,sink=0"; do
-        # shellcheck disable=SC2086
-        ./bin/needle $m --task single,words,multikey,multivalue,hop,chain,count --lengths 1k,4k,16k --depths 5,50,95 -t "$threads" -n 24 -q \
-            --no-png -o $out/twins.jsonl >/dev/null
+    for pair in "$model full" "$twin s2" "$model s2,approx=1,block=32,local=4,stride=2,dense_first=0,dense_every=0,sink=0"; do
+        ask "${pair% *}" "${pair#* }" $out/twins.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 1k,4k,16k \
+            --depths 5,50,95
     done
     ./bin/needle --plot-only $out/twins.jsonl --table pivot --no-png | legend >"$work/table"
     block twins "$work/table"

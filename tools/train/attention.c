@@ -747,7 +747,10 @@ static void backward_head(struct work *w, const bf16 *qkv, const bf16 *out, cons
     write_dkeys_and_dvalues(w, dqkv);
 }
 
-int attention_forward(const struct attention *a, const bf16 *qkv, bf16 *out, float *lse) {
+/* Runs `head` on every KV head of every sequence, shared out over the threads. */
+typedef void head_run(struct work *, const bf16 *qkv, const void *tensors);
+
+static int each_head(const struct attention *a, const bf16 *qkv, head_run *head, const void *tensors) {
     if (!fits(a)) return -1;
     int status = 0;
     #pragma omp parallel
@@ -758,7 +761,7 @@ int attention_forward(const struct attention *a, const bf16 *qkv, bf16 *out, flo
         for (int64_t i = 0; i < a->batch * a->kv_heads; i++) {
             if (!ok) continue;
             start_head(&w, (size_t)(i / a->kv_heads), (size_t)(i % a->kv_heads), qkv);
-            forward_head(&w, qkv, out, lse);
+            head(&w, qkv, tensors);
         }
         if (ok) stop_work(&w);
         else {
@@ -769,25 +772,24 @@ int attention_forward(const struct attention *a, const bf16 *qkv, bf16 *out, flo
     return status;
 }
 
+struct forward { bf16 *out; float *lse; };
+struct backward { const bf16 *out, *dout; const float *lse; bf16 *dqkv; };
+
+static void run_forward(struct work *w, const bf16 *qkv, const void *tensors) {
+    const struct forward *t = tensors;
+    forward_head(w, qkv, t->out, t->lse);
+}
+
+static void run_backward(struct work *w, const bf16 *qkv, const void *tensors) {
+    const struct backward *t = tensors;
+    backward_head(w, qkv, t->out, t->lse, t->dout, t->dqkv);
+}
+
+int attention_forward(const struct attention *a, const bf16 *qkv, bf16 *out, float *lse) {
+    return each_head(a, qkv, run_forward, &(struct forward){ out, lse });
+}
+
 int attention_backward(const struct attention *a, const bf16 *qkv, const bf16 *out, const float *lse, const bf16 *dout,
                        bf16 *dqkv) {
-    if (!fits(a)) return -1;
-    int status = 0;
-    #pragma omp parallel
-    {
-        struct work w;
-        int ok = !start_work(&w, a);
-        #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < a->batch * a->kv_heads; i++) {
-            if (!ok) continue;
-            start_head(&w, (size_t)(i / a->kv_heads), (size_t)(i % a->kv_heads), qkv);
-            backward_head(&w, qkv, out, lse, dout, dqkv);
-        }
-        if (ok) stop_work(&w);
-        else {
-            #pragma omp atomic write
-            status = -1;
-        }
-    }
-    return status;
+    return each_head(a, qkv, run_backward, &(struct backward){ out, dout, lse, dqkv });
 }
