@@ -73,9 +73,9 @@ static int check_model_run(struct bench_args *a, struct err *err) {
     o->fill_model = !strcmp(a->fill, "model");
     o->warmup = !a->no_warmup;
     a->out.sweep = a->sweep;
-    if (!o->attn.n) o->attn.item[o->attn.n++] = "full";
+    if (!o->attn.n) o->attn.item[o->attn.n++] = NULL;        /* the model's own */
     for (int i = 0; i < o->attn.n; i++)
-        if (attn_check(o->attn.item[i], err)) return -1;
+        if (o->attn.item[i] && attn_check(o->attn.item[i], err)) return -1;
     return 0;
 }
 
@@ -85,7 +85,7 @@ static int parse(struct bench_args *a, int argc, char **argv, struct err *err) {
         { "-n --n-gen", FLAG_STR, &a->gen, "LIST", "tokens of a decode (default 64; 0: none)", 0, 0 },
         { "-d --n-depth", FLAG_STR, &a->depth, "LIST", "tokens in the cache before a test (default 0)", 0, 0 },
         { "-r --repetitions", FLAG_INT, &a->o.reps, "N", "of each test, in turns between the modes (default 5)", 1, BENCH_REPS_MAX },
-        { "--attn", FLAG_LIST, &a->o.attn, "MODE[,key=value...]", "a mode to measure (default full); may repeat", 0, 0 },
+        { "--attn", FLAG_LIST, &a->o.attn, "MODE[,key=value...]", "a mode to measure (default as the file says, else full); may repeat", 0, 0 },
         { "--fill", FLAG_STR, &a->fill, "HOW", "synthetic (default) or model: where the cache comes from", 0, 0 },
         { "--no-warmup", FLAG_ON, &a->no_warmup, NULL, "leave out the short run before the first test", 0, 0 },
         { "-o --output", FLAG_STR, &a->format, "FORMAT", "md (default), csv, json or jsonl", 0, 0 },

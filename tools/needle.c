@@ -61,7 +61,7 @@ static int check_lists(struct needle *o, struct err *err) {
         shard_parse(o->shard_text, &o->shard, err))
         return -1;
     for (int i = 0; i < o->modes.n; i++)
-        if (attn_check(o->modes.item[i], err)) return -1;
+        if (o->modes.item[i] && attn_check(o->modes.item[i], err)) return -1;
     if (o->lengths.at[0] <= o->n_predict)
         return fail(err, "--lengths: got %d, wanted more than the %d tokens of the answer (-n)", o->lengths.at[0], o->n_predict);
     return 0;
@@ -101,7 +101,7 @@ static int parse(struct needle *o, int argc, char **argv, const char **file, int
         { "", FLAG_HEADING, 0, 0, "The sweep:", 0, 0 },
         { "--lengths", FLAG_STR, &o->lengths_text, "LIST", "context lengths in tokens, prompt and answer (1k,4k,16k)", 0, 0 },
         { "--depths", FLAG_STR, &o->depths_text, "LIST", "percent: 0,50,100 or from:to:step (0:100:10)", 0, 0 },
-        { "--attn", FLAG_LIST, &o->modes, "MODE[,key=value...]", "how to attend (full); may repeat; --attn help lists all", 0, 0 },
+        { "--attn", FLAG_LIST, &o->modes, "MODE[,key=value...]", "how to attend (as the file says, else full); may repeat; help lists all", 0, 0 },
         { "--trials", FLAG_INT, &o->trials, "N", "different needles and texts per cell, seeds S to S+N-1 (1)", 1, 1 << 20 },
         { "-s --seed", FLAG_INT, &o->seed, "S", "the first seed (1)", 0, 1 << 29 },
         { "--shard", FLAG_STR, &o->shard_text, "I/N", "run only part I of N of the cells (1/1)", 0, 0 },
@@ -138,7 +138,7 @@ static int parse(struct needle *o, int argc, char **argv, const char **file, int
     if (*n_files > 1) return fail(err, "unexpected argument '%s' (one MODEL)", file[1]);
     if (*n_files && o->args.model) return fail(err, "two models given: '%s' and '%s'", o->args.model, file[0]);
     if (*n_files) o->args.model = file[0];
-    if (!o->modes.n) o->modes = (struct flag_list){ 1, { "full" } };
+    if (!o->modes.n) o->modes = (struct flag_list){ 1, { NULL } };       /* the model's own */
     return 0;
 }
 
@@ -150,7 +150,7 @@ static int check(struct needle *o, struct err *err) {
 
 static bool wants_mode_help(const struct needle *o) {
     for (int i = 0; i < o->modes.n; i++)
-        if (!strcmp(o->modes.item[i], "help")) return true;
+        if (o->modes.item[i] && !strcmp(o->modes.item[i], "help")) return true;
     return false;
 }
 

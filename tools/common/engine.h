@@ -60,7 +60,7 @@ struct engine_args {
 
 #define ENGINE_FLAGS(a) \
     ENGINE_FLAGS_NO_ATTN(a), \
-    { "--attn", FLAG_STR, &(a).attn, "MODE[,key=value...]", "how to attend (--attn help lists them; default full)", 0, 0 }, \
+    { "--attn", FLAG_STR, &(a).attn, "MODE[,key=value...]", "how to attend (help lists them; default as the file says, else full)", 0, 0 }, \
     { "--attn-prefill", FLAG_STR, &(a).attn_prefill, "MODE,...", "another mode while reading the prompt", 0, 0 }, \
     { "--attn-decode", FLAG_STR, &(a).attn_decode, "MODE,...", "another mode while generating", 0, 0 }
 
