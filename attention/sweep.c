@@ -1,5 +1,7 @@
 #include "attention/sweep.h"
 
+enum { RUN = SEGMENT / TILE };             /* tiles of a segment */
+
 void sweep_carve(struct sweep_scratch *w, struct carve *c, const struct sweep *f) {
     const size_t rows = f->rows, kd = f->shape.k_dim, vd = f->shape.v_dim;
     const struct tile_matrix *m = f->matrix;
@@ -9,7 +11,7 @@ void sweep_carve(struct sweep_scratch *w, struct carve *c, const struct sweep *f
     const size_t room_v = m ? m->room_v(f->shape.v_dim) : TILE * vd * sizeof(float);
     w->k = carve(c, room_k, 1);
     w->v = carve(c, room_v, 1);
-    w->seen = carve(c, rows, sizeof(uint64_t));
+    w->seen = carve(c, rows * RUN, sizeof(uint64_t));
     if (m) w->q_matrix = carve(c, m->room_q(f->rows, f->shape.k_dim), 1);
     if (!f->turns) return;
     w->turned = carve(c, rows * kd, sizeof(float));
@@ -60,104 +62,180 @@ static void take_capped(float *s, const float *s_capped, const uint64_t *capped,
 /* One tile of keys and the rows that see any of them. */
 struct tile {
     int first, rows, capped;
-    uint64_t keys;                         /* that some row sees */
-    const void *k[TILE_PAGES], *v[TILE_PAGES];
-    ptrdiff_t ahead_k, ahead_v;            /* from a page to the one a tile later; 0: not known */
-    enum dtype type_k, type_v;
-    float *s;                              /* of row 0; of row 0 of the group where masses are kept */
-    struct partial part;
+    const uint64_t *seen;                  /* [rows] the keys each row sees */
+    float *reference;                      /* [rows] where masses are kept; or NULL */
+    struct matrix_tile pages;              /* keys: that some row sees */
 };
 
-/* With vectors: all rows at once; when they are many, pages are unpacked for them first. */
-static void by_vectors(const struct sweep *f, struct sweep_scratch *w, struct tile t) {
-    const int kd = f->shape.k_dim, vd = f->shape.v_dim, direct = t.rows <= f->tile->direct_rows;
-    const size_t first = (size_t)t.first;
-    struct partial to = partial_at(t.part, first, vd);
-    float *s = t.s + first * TILE;
-    for (int p = 0; p < TILE_PAGES && !direct; p++) {
-        if (!t.k[p]) continue;
-        float *k = (float *)w->k + (size_t)p * KV_PAGE * kd, *v = (float *)w->v + (size_t)p * KV_PAGE * vd;
-        if (t.type_k != DT_F32) f->tile->unpack_k(k, t.k[p], t.type_k, kd), t.k[p] = k;
-        if (t.type_v != DT_F32) f->tile->unpack_v(v, t.v[p], t.type_v, vd), t.v[p] = v;
-    }
-    if (!direct) t.type_k = t.type_v = DT_F32, t.ahead_k = t.ahead_v = 0;
-    f->tile->scores(s, w->q + first * kd, t.rows, kd, t.k, t.type_k, t.ahead_k);
-    if (t.capped) {
-        float *nearer = w->s_capped + first * TILE;
-        f->tile->scores(nearer, w->turned + first * kd, t.rows, kd, t.k, t.type_k, t.ahead_k);
-        take_capped(s, nearer, w->capped + first, t.rows);
-    }
-    f->tile->softmax(s, t.rows, w->seen + first, to.m, to.sum, to.out, vd);
-    f->tile->gather(to.out, s, t.rows, vd, t.v, t.type_v, t.keys, t.ahead_v);
+/* A segment on its way. */
+struct course {
+    const struct sweep *f;
+    struct sweep_scratch *w;
+    struct partial part;
+    enum dtype type_k, type_v;
+    int shaped;                            /* rows the matrix unit is set up for */
+};
+
+static void softmax(const struct course *c, const struct tile *t, int from, int rows, float *out, int dim) {
+    const int row = t->first + from;
+    c->f->tile->softmax(t->pages.s + (size_t)from * TILE, rows, t->seen + from, c->part.m + row,
+                        c->part.sum + (size_t)row * TILE_LANES, out, dim);
+    if (t->reference) memcpy(t->reference + from, c->part.m + row, (size_t)rows * sizeof *c->part.m);
 }
 
-/* Scores of n rows from row r on, to s. */
-static void matrix_scores(const struct sweep *f, struct sweep_scratch *w, const struct tile *t, float *s, const void *q, int r,
-                          int n) {
-    const int kd = f->shape.k_dim;
-    unsigned pages = 0;
-    for (int p = 0; p < TILE_PAGES; p++) pages |= (unsigned)!!t->k[p] << p;
-    if (t->rows <= MATRIX_ROWS) f->matrix->scores_once(s, q, r, n, kd, t->k, t->type_k, t->ahead_k);
-    else f->matrix->scores(s, q, r, n, kd, w->k, t->type_k, pages);
+/* With vectors: all rows at once; when they are many, pages are unpacked for them first. */
+static void by_vectors(const struct course *c, struct tile t) {
+    const struct sweep *f = c->f;
+    struct sweep_scratch *w = c->w;
+    const int kd = f->shape.k_dim, vd = f->shape.v_dim, direct = t.rows <= f->tile->direct_rows;
+    const size_t first = (size_t)t.first;
+    float *out = c->part.out + first * vd;
+    struct matrix_tile *x = &t.pages;
+    enum dtype type_k = c->type_k, type_v = c->type_v;
+    for (int p = 0; p < TILE_PAGES && !direct; p++) {
+        if (!x->k[p]) continue;
+        float *k = (float *)w->k + (size_t)p * KV_PAGE * kd, *v = (float *)w->v + (size_t)p * KV_PAGE * vd;
+        if (type_k != DT_F32) f->tile->unpack_k(k, x->k[p], type_k, kd), x->k[p] = k;
+        if (type_v != DT_F32) f->tile->unpack_v(v, x->v[p], type_v, vd), x->v[p] = v;
+    }
+    if (!direct) type_k = type_v = DT_F32, x->ahead_k = x->ahead_v = 0;
+    f->tile->scores(x->s, w->q + first * kd, t.rows, kd, x->k, type_k, x->ahead_k);
+    if (t.capped) {
+        float *nearer = w->s_capped + first * TILE;
+        f->tile->scores(nearer, w->turned + first * kd, t.rows, kd, x->k, type_k, x->ahead_k);
+        take_capped(x->s, nearer, w->capped + first, t.rows);
+    }
+    softmax(c, &t, 0, t.rows, out, vd);
+    f->tile->gather(out, x->s, t.rows, vd, x->v, type_v, x->keys, x->ahead_v);
+}
+
+static void shape(struct course *c, int rows) {
+    if (rows != c->shaped) c->f->matrix->shape(rows), c->shaped = rows;
 }
 
 /* With the matrix unit: a few rows at a time, so that their scores stay near. */
-static void by_matrix(const struct sweep *f, struct sweep_scratch *w, const struct tile *t, int *shaped) {
-    const int vd = f->shape.v_dim, once = t->rows <= MATRIX_ROWS;
-    if (!once) {
-        f->matrix->load_k(w->k, t->k, t->type_k, f->shape.k_dim, t->ahead_k);
-        f->matrix->load_v(w->v, t->v, t->type_v, vd, t->keys, t->ahead_v);
-    }
-    for (int r = t->first, end = t->first + t->rows, n; r < end; r += n) {
-        struct partial to = partial_at(t->part, (size_t)r, vd);
-        float *s = t->s + (size_t)r * TILE;
-        n = end - r < MATRIX_ROWS ? end - r : MATRIX_ROWS;
-        if (n != *shaped) f->matrix->shape(n), *shaped = n;
-        matrix_scores(f, w, t, s, w->q_matrix, r, n);
+static void by_matrix(struct course *c, const struct tile *t) {
+    const struct sweep *f = c->f;
+    struct sweep_scratch *w = c->w;
+    const struct matrix_tile *x = &t->pages;
+    const int kd = f->shape.k_dim, vd = f->shape.v_dim;
+    unsigned pages = 0;
+    for (int p = 0; p < TILE_PAGES; p++) pages |= (unsigned)!!x->k[p] << p;
+    f->matrix->load_k(w->k, x->k, c->type_k, kd, x->ahead_k);
+    f->matrix->load_v(w->v, x->v, c->type_v, vd, x->keys, x->ahead_v);
+    for (int r = 0, n; r < t->rows; r += n) {
+        const int row = t->first + r;
+        float *s = x->s + (size_t)r * TILE, *out = c->part.out + (size_t)row * vd;
+        n = t->rows - r < MATRIX_ROWS ? t->rows - r : MATRIX_ROWS;
+        shape(c, n);
+        f->matrix->scores(s, w->q_matrix, row, n, kd, w->k, c->type_k, pages);
         if (t->capped) {
-            float *nearer = w->s_capped + (size_t)r * TILE;
-            matrix_scores(f, w, t, nearer, w->turned_matrix, r, n);
-            take_capped(s, nearer, w->capped + r, n);
+            float *nearer = w->s_capped + (size_t)row * TILE;
+            f->matrix->scores(nearer, w->turned_matrix, row, n, kd, w->k, c->type_k, pages);
+            take_capped(s, nearer, w->capped + row, n);
         }
-        f->tile->softmax(s, n, w->seen + r, to.m, to.sum, to.out, vd);
-        if (once) f->matrix->gather_once(to.out, s, n, vd, t->v, t->type_v, t->keys, t->ahead_v);
-        else f->matrix->gather(to.out, s, n, vd, w->v, t->type_v, t->keys);
+        softmax(c, t, r, n, out, vd);
+        f->matrix->gather(out, s, n, vd, w->v, c->type_v, x->keys);
     }
+}
+
+/* With the matrix unit, one block of rows that meets n tiles: all scores, then all weights, then all values, so that the unit
+ * always has a next tile. A reference that rises scales the sums, so the values before it are gathered first. */
+static void by_matrix_run(struct course *c, const struct tile *t, int n) {
+    const struct sweep *f = c->f;
+    const int first = t->first, rows = t->rows, vd = f->shape.v_dim;
+    static const float ones[MATRIX_ROWS] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 };
+    struct matrix_tile pages[RUN];
+    float *out = c->part.out + (size_t)first * vd;
+    int done = 0;
+    for (int i = 0; i < n; i++) pages[i] = t[i].pages;
+    shape(c, rows);
+    f->matrix->scores_run(pages, n, c->w->q_matrix, first, rows, f->shape.k_dim, c->type_k);
+    if (t->capped) {                                       /* alone in its run */
+        struct matrix_tile nearer = *pages;
+        nearer.s = c->w->s_capped + (size_t)first * TILE;
+        f->matrix->scores_run(&nearer, 1, c->w->turned_matrix, first, rows, f->shape.k_dim, c->type_k);
+        take_capped(pages->s, nearer.s, c->w->capped + first, rows);
+    }
+    for (int i = 0; i < n; i++) {
+        float scale[MATRIX_ROWS];
+        memcpy(scale, ones, sizeof scale);
+        softmax(c, &t[i], 0, rows, scale, 1);
+        if (!memcmp(scale, ones, sizeof scale)) continue;
+        if (done < i) f->matrix->gather_run(out, pages + done, i - done, rows, vd, c->type_v);
+        done = i;
+        for (int r = 0; r < rows; r++) {
+            float *row = out + (size_t)r * vd, by = scale[r];
+            if (by != 1) for (int j = 0; j < vd; j++) row[j] *= by;
+        }
+    }
+    f->matrix->gather_run(out, pages + done, n - done, rows, vd, c->type_v);
+}
+
+/* Tiles of a run: the scores and weights of many rows, or two sets of weights with scales, would crowd out of the nearest cache
+ * what was fetched into it. */
+static int longest(const struct course *c, int rows) {
+    const int halves = c->type_v == DT_F16 || c->type_v == DT_BF16;
+    return halves && rows <= MATRIX_ROWS / 4 ? RUN : 2;
+}
+
+/* The pages of a tile, and how far away those are that come after it. */
+static void find_pages(struct matrix_tile *t, const struct rows *x, const struct kvcache *kv, const struct attn_span *span,
+                       int n_spans, int at) {
+    for (int p = 0; p < TILE_PAGES; p++) {
+        if (!(t->keys >> (p * KV_PAGE) & 0xffff)) continue;
+        struct kv_page page = kv_page(kv, x->layer, x->kv_head, at / KV_PAGE + p);
+        t->k[p] = page.k, t->v[p] = page.v;
+    }
+    const int later = look_ahead(span, n_spans, at + TILE);
+    if (later >= 0 && later * KV_PAGE <= x->pos) {
+        const int p = __builtin_ctzll(t->keys) / KV_PAGE;
+        struct kv_page next = kv_page(kv, x->layer, x->kv_head, later);
+        t->ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)t->k[p]);
+        t->ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)t->v[p]);
+    }
+}
+
+static uint64_t keys_of(const struct tile *t) {
+    uint64_t sum = 0, n = 0;
+    for (int r = 0; r < t->rows; r++, sum += n)            /* most rows see the same */
+        if (!r || t->seen[r] != t->seen[r - 1]) n = (uint64_t)__builtin_popcountll(t->seen[r]);
+    return sum;
 }
 
 void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partial part, const struct rows *x,
                    const struct kvcache *kv, const struct attn_span *span, int n_spans, int segment) {
     const struct kv_shape *type = kv_shape(kv);
-    const int end = x->pos + x->n;
-    int turned = 0, shaped = 0;
+    const int end = x->pos + x->n, matrix = f->matrix && type->type_k != DT_F32 && type->type_v != DT_F32;
+    struct course c = { .f = f, .w = w, .part = part, .type_k = type->type_k, .type_v = type->type_v };
+    struct tile run[RUN];
+    int turned = 0, n = 0;                                 /* n: tiles of a run that waits for more */
     partial_clear(part, x->n * x->group, f->shape.v_dim);
-    for (int at = segment * SEGMENT; at < (segment + 1) * SEGMENT && at < end; at += TILE) {
+    for (int i = 0, at = segment * SEGMENT; i < RUN && at < end; i++, at += TILE) {
+        uint64_t *seen = w->seen + (size_t)i * f->rows;
+        struct tile t = { 0 };
         int last;
-        struct tile t = { .type_k = type->type_k, .type_v = type->type_v, .part = part };
         while (n_spans && span->end <= at) span++, n_spans--;
         if (!n_spans) break;
-        if (!(t.keys = look(w->seen, x, span, n_spans, at, &t.first, &last))) continue;
+        if (!(t.pages.keys = look(seen, x, span, n_spans, at, &t.first, &last))) continue;
         t.rows = last - t.first;
-        for (int p = 0; p < TILE_PAGES; p++) {
-            if (!(t.keys >> (p * KV_PAGE) & 0xffff)) continue;
-            struct kv_page page = kv_page(kv, x->layer, x->kv_head, at / KV_PAGE + p);
-            t.k[p] = page.k, t.v[p] = page.v;
-        }
-        const int later = look_ahead(span, n_spans, at + TILE);
-        if (later >= 0 && later * KV_PAGE <= x->pos) {
-            const int p = __builtin_ctzll(t.keys) / KV_PAGE;
-            struct kv_page next = kv_page(kv, x->layer, x->kv_head, later);
-            t.ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)t.k[p]);
-            t.ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)t.v[p]);
-        }
+        t.seen = seen + t.first;
+        find_pages(&t.pages, x, kv, span, n_spans, at);
         t.capped = f->turns ? look_capped(w->capped, x, span, n_spans, at) : 0;
         if (t.capped && !turned) turn_queries(f, w, x, t.capped), turned = 1;
-        t.s = f->keep ? masses_tile(f->keep, x->kv_head, at) : w->s;
-        if (f->matrix && t.type_k != DT_F32 && t.type_v != DT_F32) by_matrix(f, w, &t, &shaped);
-        else by_vectors(f, w, t);
-        if (f->keep)
-            memcpy(masses_reference(f->keep, x->kv_head, at) + t.first, part.m + t.first, (size_t)t.rows * sizeof *part.m);
-        for (int r = t.first; r < last; r++) w->keys_read += (uint64_t)__builtin_popcountll(w->seen[r]);
+        const int few = matrix && t.rows <= MATRIX_ROWS;
+        if (n && (!few || t.capped || t.first != run->first || t.rows != run->rows)) by_matrix_run(&c, run, n), n = 0;
+        t.pages.s = few ? w->s + (size_t)i * MATRIX_ROWS * TILE : w->s;
+        if (f->keep) {
+            t.pages.s = masses_tile(f->keep, x->kv_head, at) + (size_t)t.first * TILE;
+            t.reference = masses_reference(f->keep, x->kv_head, at) + t.first;
+        }
+        w->keys_read += keys_of(&t);
+        if (few) run[n++] = t;
+        else if (matrix) by_matrix(&c, &t);
+        else by_vectors(&c, t);
+        if (n && (t.capped || n == longest(&c, t.rows))) by_matrix_run(&c, run, n), n = 0;
     }
-    if (shaped) f->matrix->shape(0);
+    if (n) by_matrix_run(&c, run, n);
+    if (c.shaped) f->matrix->shape(0);
 }

@@ -21,9 +21,9 @@ struct sweep {                 /* what all threads share */
 
 struct sweep_scratch {         /* of one thread */
     float *q;                  /* [rows][k_dim], scaled to give scores in base 2 */
-    float *s;                  /* [rows][TILE] scores, then weights */
+    float *s;                  /* [rows][TILE] scores, then weights; or those of all tiles of a segment for MATRIX_ROWS rows */
     void *k, *v;               /* one tile, as f32 or in the matrix unit's order */
-    uint64_t *seen;            /* [rows] keys of the tile each row sees */
+    uint64_t *seen;            /* [SEGMENT / TILE][rows] keys of each tile that the rows see */
     float *turned, *s_capped;  /* q and s once more, for spans with a cap; NULL in modes without */
     uint64_t *capped;          /* [rows] keys of the tile each row sees as if nearer */
     void *q_matrix, *turned_matrix;        /* q and turned in the matrix unit's order; NULL without one */

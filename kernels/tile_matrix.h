@@ -14,6 +14,14 @@
 
 enum { MATRIX_ROWS = 16 };                               /* most rows of one block */
 
+/* A tile of a run. Its pages may be NULL, as in load_k and load_v. */
+struct matrix_tile {
+    float *s;                                            /* [rows][TILE]: scores, then weights */
+    const void *k[TILE_PAGES], *v[TILE_PAGES];
+    ptrdiff_t ahead_k, ahead_v;
+    uint64_t keys;
+};
+
 struct tile_matrix {
     size_t (*room_q)(int rows, int dim);                 /* bytes, multiples of 64, as is the alignment wanted */
     size_t (*room_k)(int dim), (*room_v)(int dim);       /* for one tile of any type but F32 */
@@ -30,11 +38,9 @@ struct tile_matrix {
     void (*scores)(float *s, const void *q, int first, int rows, int dim, const void *k, enum dtype, unsigned pages);
     /* out[rows][dim] += p[rows][TILE] * values; keys as in load_v. */
     void (*gather)(float *out, const float *p, int rows, int dim, const void *v, enum dtype, uint64_t keys);
-    /* The same straight from the pages, when one block of rows is all that meets them. */
-    void (*scores_once)(float *s, const void *q, int first, int rows, int dim, const void *const page[TILE_PAGES], enum dtype,
-                        ptrdiff_t ahead);
-    void (*gather_once)(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES], enum dtype,
-                        uint64_t keys, ptrdiff_t ahead);
+    /* The same for n tiles straight from their pages, when one block of rows is all that meets them. */
+    void (*scores_run)(const struct matrix_tile *, int n, const void *q, int first, int rows, int dim, enum dtype);
+    void (*gather_run)(float *out, const struct matrix_tile *, int n, int rows, int dim, enum dtype);
 };
 
 extern const struct tile_matrix tile_amx;

@@ -224,8 +224,8 @@ static const struct list *find(const struct head *h, int page, int *at) {
 }
 
 static struct kv_page page_at(const struct kvcache *c, const struct head *h, int page) {
-    int at;
-    const struct list *list = find(h, page, &at);
+    int at = page;
+    const struct list *list = h->ring_pages ? find(h, page, &at) : &h->near;
     assert(at / KV_BLOCK_PAGES < list->n_blocks);
     char *block = list->block[at / KV_BLOCK_PAGES];
     return (struct kv_page){ block + at % KV_BLOCK_PAGES * c->k_page,
@@ -239,7 +239,7 @@ static int still_held(const struct head *h, int page) {
 
 struct kv_page kv_page(const struct kvcache *c, int layer, int kv_head, int page) {
     const struct head *h = &c->heads[(size_t)layer * c->shape.n_kv_heads + kv_head];
-    assert(page >= 0 && (page < h->sink_pages || is_far(h, page) || still_held(h, page)));
+    assert(page >= 0 && (!h->ring_pages || page < h->sink_pages || is_far(h, page) || still_held(h, page)));
     return page_at(c, h, page);
 }
 

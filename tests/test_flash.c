@@ -39,9 +39,9 @@ static void check(const struct problem *p, const struct kernels *k, int chunk) {
 }
 
 /* Every length and chunk size: row t of a longer problem is row t of a shorter one, so one reference serves all. */
-static void lengths(const struct kernels *k) {
+static void lengths_of(const struct kernels *k, enum dtype type, int k_dim, int v_dim) {
     static const int chunks[] = { 1, 7, 16, 64, 100, 512 };
-    struct problem p = problem_new(300, 4, 2, 24, 8, DT_F32, DT_F32);
+    struct problem p = problem_new(300, 4, 2, k_dim, v_dim, type, type);
     const int width = p.shape.n_heads * p.shape.v_dim;
     double tolerance, *want = problem_naive(&p, NULL, &tolerance);
     float *whole = problem_run(&p, "full", k, 300);
@@ -52,12 +52,22 @@ static void lengths(const struct kernels *k) {
             if (!strcmp(k->name, "scalar") && p.n % 10 && p.n > 35) continue;
             float *got = problem_run(&p, "full", k, chunks[c]);
             if (memcmp(got, whole, (size_t)p.n * width * sizeof *got))
-                fail_msg("%s, %d tokens by %d: other bits than in one go", k->name, p.n, chunks[c]);
+                fail_msg("%s, %s, %d tokens by %d: other bits than in one go", k->name, dtype_name(type), p.n, chunks[c]);
             free(got);
         }
     free(whole);
     free(want);
     problem_free(&p);
+}
+
+/* A matrix unit takes all types but F32. */
+static void lengths(const struct kernels *k) {
+    lengths_of(k, DT_F32, 24, 8);
+    if (!k->matrix) return;
+    lengths_of(k, DT_F16, 24, 8);
+    lengths_of(k, DT_BF16, 40, 72);
+    lengths_of(k, DT_Q8_0, 96, 64);
+    lengths_of(k, DT_Q4_0, 32, 96);
 }
 
 static void test_lengths(void **state) { (void)state; each_set(lengths); }
@@ -124,11 +134,15 @@ static void test_same_bits(void **state) {
 
 /* Scores that climb and fall by hundreds: the reference of the exponentials has to follow. */
 static void steep(const struct kernels *k) {
-    struct problem p = problem_new(700, 2, 1, 32, 32, DT_F32, DT_F32);
-    for (int t = 0; t < p.n; t++)
-        for (int i = 0; i < 32; i++) p.k[t * 32 + i] *= t % 97 == 96 ? 200 : t % 13 == 0 ? 0.01f : 4 * (float)t / p.n;
-    check(&p, k, 64);
-    problem_free(&p);
+    static const enum dtype type[] = { DT_F32, DT_BF16 };
+    for (int i = 0; i < 2; i++) {
+        struct problem p = problem_new(700, 2, 1, 32, 32, type[i], type[i]);
+        for (int t = 0; t < p.n; t++)
+            for (int j = 0; j < 32; j++) p.k[t * 32 + j] *= t % 97 == 96 ? 200 : t % 13 == 0 ? 0.01f : 4 * (float)t / p.n;
+        check(&p, k, 64);
+        check(&p, k, 1);
+        problem_free(&p);
+    }
 }
 
 static void test_steep(void **state) { (void)state; each_set(steep); }
