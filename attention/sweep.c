@@ -125,31 +125,64 @@ static void by_matrix(const struct sweep *f, struct sweep_scratch *w, const stru
     }
 }
 
+/* The tile's pages that any row sees. */
+static void take_pages(struct tile *t, const struct rows *x, const struct kvcache *kv, const int *page, int n) {
+    for (int p = 0; p < n; p++) {
+        if (!(t->keys >> (p * KV_PAGE) & 0xffff)) continue;
+        const struct kv_page at = kv_page(kv, x->layer, x->kv_head, page[p]);
+        t->k[p] = at.k, t->v[p] = at.v;
+    }
+}
+
+/* The tile at an absolute position; its successor's pages are as far from its own as the first one's successor. */
+static void take_in_place(struct tile *t, struct sweep_scratch *w, const struct rows *x, const struct kvcache *kv,
+                          const struct attn_span *span, int n_spans, int at) {
+    const int own = at / KV_PAGE, page[TILE_PAGES] = { own, own + 1, own + 2, own + 3 };
+    int last;
+    if (!(t->keys = look(w->seen, x, span, n_spans, at, &t->first, &last))) return;
+    t->rows = last - t->first;
+    take_pages(t, x, kv, page, TILE_PAGES);
+    const int later = look_ahead(span, n_spans, at + TILE);
+    if (later >= 0 && later * KV_PAGE <= x->pos) {
+        const int p = __builtin_ctzll(t->keys) / KV_PAGE;
+        struct kv_page next = kv_page(kv, x->layer, x->kv_head, later);
+        t->ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)t->k[p]);
+        t->ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)t->v[p]);
+    }
+}
+
+/* A tile of pages that lie anywhere: those of its successor are asked for here. */
+static void take_scattered(struct tile *t, struct sweep_scratch *w, const struct sweep *f, const struct rows *x,
+                           const struct kvcache *kv, const struct attn_span *span, int n_spans, const int *page, int n) {
+    const size_t k_bytes = tile_k_bytes(t->type_k, f->shape.k_dim), v_bytes = tile_v_bytes(t->type_v, f->shape.v_dim);
+    const int own = n < TILE_PAGES ? n : TILE_PAGES;
+    int last;
+    if (!(t->keys = look_pages(w->seen, x, span, n_spans, page, own, &t->first, &last))) return;
+    t->rows = last - t->first;
+    take_pages(t, x, kv, page, own);
+    for (int p = TILE_PAGES; p < n && p < 2 * TILE_PAGES; p++) {
+        const struct kv_page next = kv_page(kv, x->layer, x->kv_head, page[p]);
+        for (size_t b = 0; b < k_bytes; b += 64) __builtin_prefetch((const char *)next.k + b);
+        for (size_t b = 0; b < v_bytes; b += 64) __builtin_prefetch((const char *)next.v + b);
+    }
+}
+
 void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partial part, const struct rows *x,
-                   const struct kvcache *kv, const struct attn_span *span, int n_spans, int segment) {
+                   const struct kvcache *kv, const struct walk *walk, int first_span, int segment) {
     const struct kv_shape *type = kv_shape(kv);
-    const int end = x->pos + x->n;
-    int turned = 0, shaped = 0;
+    const struct attn_span *span = walk->span + first_span;
+    int n_spans = walk->n_spans - first_span, turned = 0, shaped = 0;
     partial_clear(part, x->n * x->group, f->shape.v_dim);
-    for (int at = segment * SEGMENT; at < (segment + 1) * SEGMENT && at < end; at += TILE) {
-        int last;
+    for (int i = segment * SEGMENT_PAGES, end = i + SEGMENT_PAGES; i < end; i += TILE_PAGES) {
         struct tile t = { .type_k = type->type_k, .type_v = type->type_v, .part = part };
+        if (walk->page && i >= walk->n_pages) break;
+        const int page = walk->page ? walk->page[i] : i, at = page * KV_PAGE;
+        if (at >= x->pos + x->n) break;
         while (n_spans && span->end <= at) span++, n_spans--;
         if (!n_spans) break;
-        if (!(t.keys = look(w->seen, x, span, n_spans, at, &t.first, &last))) continue;
-        t.rows = last - t.first;
-        for (int p = 0; p < TILE_PAGES; p++) {
-            if (!(t.keys >> (p * KV_PAGE) & 0xffff)) continue;
-            struct kv_page page = kv_page(kv, x->layer, x->kv_head, at / KV_PAGE + p);
-            t.k[p] = page.k, t.v[p] = page.v;
-        }
-        const int later = look_ahead(span, n_spans, at + TILE);
-        if (later >= 0 && later * KV_PAGE <= x->pos) {
-            const int p = __builtin_ctzll(t.keys) / KV_PAGE;
-            struct kv_page next = kv_page(kv, x->layer, x->kv_head, later);
-            t.ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)t.k[p]);
-            t.ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)t.v[p]);
-        }
+        if (walk->page) take_scattered(&t, w, f, x, kv, span, n_spans, walk->page + i, walk->n_pages - i);
+        else take_in_place(&t, w, x, kv, span, n_spans, at);
+        if (!t.keys) continue;
         t.capped = f->turns ? look_capped(w->capped, x, span, n_spans, at) : 0;
         if (t.capped && !turned) turn_queries(f, w, x, t.capped), turned = 1;
         t.s = f->keep ? masses_tile(f->keep, x->kv_head, at) : w->s;
@@ -157,7 +190,7 @@ void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partia
         else by_vectors(f, w, t);
         if (f->keep)
             memcpy(masses_reference(f->keep, x->kv_head, at) + t.first, part.m + t.first, (size_t)t.rows * sizeof *part.m);
-        for (int r = t.first; r < last; r++) w->keys_read += (uint64_t)__builtin_popcountll(w->seen[r]);
+        for (int r = t.first; r < t.first + t.rows; r++) w->keys_read += (uint64_t)__builtin_popcountll(w->seen[r]);
     }
     if (shaped) f->matrix->shape(0);
 }

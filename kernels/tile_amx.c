@@ -397,6 +397,28 @@ static void scores_once(float *s, const void *q, int first, int rows, int dim, c
     FOR_TYPE(type, SCORES)
 }
 
+INLINE void peaks_of(float peak[TILE_PAGES], const void *q, int blocks, int dim, const struct from *k, const enum dtype type,
+                     unsigned pages) {
+    __m512 top[TILE_PAGES];
+    _Alignas(64) float s[2][MATRIX_ROWS * TILE];           /* in turns: one is looked through while the other is written */
+    UNROLL for (int p = 0; p < TILE_PAGES; p++) top[p] = _mm512_set1_ps(-__builtin_inff());
+    for (int b = 0; b < blocks; b++) {
+        scores_of(s[b % 2], q, b * MATRIX_ROWS, MATRIX_ROWS, dim, k, type, pages);
+        for (int r = 0; r < MATRIX_ROWS; r++)
+            UNROLL for (int p = 0; p < TILE_PAGES; p++)    /* of a NaN the second is taken */
+                if (pages >> p & 1) top[p] = _mm512_max_ps(_mm512_load_ps(s[b % 2] + r * TILE + p * KV_PAGE), top[p]);
+    }
+    UNROLL for (int p = 0; p < TILE_PAGES; p++) peak[p] = _mm512_reduce_max_ps(top[p]);
+}
+
+static void peaks(float peak[TILE_PAGES], const void *q, int blocks, int dim, const void *k, enum dtype type, unsigned pages) {
+    const size_t next = (size_t)steps_of(dim) * TILE_BYTES;
+    const struct from from = { .at = k, .next = next, .low = TILE_PAGES * next };
+#define PEAKS(type) peaks_of(peak, q, blocks, dim, &from, type, pages)
+#define PEAKS_OF_ALL(type) if (pages == (1u << TILE_PAGES) - 1) peaks_of(peak, q, blocks, dim, &from, type, (1u << TILE_PAGES) - 1); else PEAKS(type)
+    FOR_TYPE(type, PEAKS_OF_ALL)
+}
+
 /* Weights times scale (NULL: 1) as rows of two parts. */
 INLINE void split_weights(uint16_t *parts, const float *p, int rows, const float *scale) {
     for (int r = 0; r < rows; r++, p += TILE, parts += TILE)
@@ -463,5 +485,5 @@ static void gather_once(float *out, const float *p, int rows, int dim, const voi
 }
 
 const struct tile_matrix tile_amx = {
-    room_q, room_k, room_v, load_q, load_k, load_v, shape, scores, gather, scores_once, gather_once
+    room_q, room_k, room_v, load_q, load_k, load_v, shape, scores, peaks, gather, scores_once, gather_once
 };
