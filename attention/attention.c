@@ -112,7 +112,8 @@ static void worker_close(struct worker *w) {
 static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n,
                        bool decode, unsigned prefills) {
     const struct attn_ops *ops = w->mode->ops;
-    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1, prefills, w->peak, w->matrix });
+    if (ops->begin)
+        ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1, prefills, w->peak, w->matrix });
     flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
     if (w->correct) correct_run(w->correct, w->flash, out, q, kv, layer, pos, n, ops->anchors(w->mode, layer, pos, n));
 }

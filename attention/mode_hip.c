@@ -19,7 +19,7 @@ static int omp_get_max_threads(void) { return 1; }
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
-static const int stage_stride[HIP_STAGES] = { 4, 4, 1 };       /* queries that share one sample in each stage */
+static const int stage_stride[HIP_STAGES] = { 4, 4, 1 };   /* queries that share one sample in each stage */
 
 /* What one owner reads apart from sink and window: blocks of tokens, by where they begin, ascending. */
 struct list {
@@ -28,7 +28,7 @@ struct list {
     int searched;                                          /* the position of the search; the last one, if staged */
     int latest;                                            /* the last position that used it */
     unsigned prefills;                                     /* and how many prefills there had been */
-    int *stage[HIP_STAGES - 1], n_stage[HIP_STAGES - 1];           /* what the stages before the last have kept */
+    int *stage[HIP_STAGES - 1], n_stage[HIP_STAGES - 1];   /* what the stages before the last have kept */
 };
 
 /* What a block was found to be worth. */
@@ -93,7 +93,8 @@ static int most_pages(const struct hip *h) {
     const struct hip_params *p = &h->p;
     const int lists = p->owner == HIP_OWNER_Q ? h->group : 1, late = p->stages == 1 ? p->refresh : p->every[0];
     const int near = p->window + (late > p->bq ? late : p->bq);
-    const size_t pages = (size_t)lists * h->width * ((h->block + KV_PAGE - 2) / KV_PAGE + 1) + (size_t)(p->sink + near) / KV_PAGE + 4;
+    const size_t of_block = (size_t)(h->block + KV_PAGE - 2) / KV_PAGE + 1;
+    const size_t pages = (size_t)lists * h->width * of_block + (size_t)(p->sink + near) / KV_PAGE + 4;
     const size_t all = h->shape.max_tokens ? (size_t)h->shape.max_tokens / KV_PAGE + 1 : (size_t)INT_MAX / KV_PAGE;
     return (int)(pages < all ? pages : all);
 }

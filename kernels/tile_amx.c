@@ -415,8 +415,7 @@ static void peaks(float peak[TILE_PAGES], const void *q, int blocks, int dim, co
     const size_t next = (size_t)steps_of(dim) * TILE_BYTES;
     const struct from from = { .at = k, .next = next, .low = TILE_PAGES * next };
 #define PEAKS(type) peaks_of(peak, q, blocks, dim, &from, type, pages)
-#define PEAKS_OF_ALL(type) if (pages == (1u << TILE_PAGES) - 1) peaks_of(peak, q, blocks, dim, &from, type, (1u << TILE_PAGES) - 1); else PEAKS(type)
-    FOR_TYPE(type, PEAKS_OF_ALL)
+    FOR_TYPE(type, PEAKS)
 }
 
 /* Weights times scale (NULL: 1) as rows of two parts. */
