@@ -30,7 +30,7 @@ struct delta {
 };
 
 static const struct attn_key keys[] = {
-    { "full", "auto", "LAYERS that read everything, 0 among them: 0,1,2,14,22; auto: 0,1,2, half way and at 4/5" },
+    { "full", "auto", "LAYERS that read everything, 0 among them: 0,1,2,14,22; auto: as NAME.delta.txt beside NAME.gguf says, else 0,1,2, half way and at 4/5" },
     { "budget", "64", "pages of 16 tokens the other layers read" },
     { "recent", "8", "of these, the last pages" },
     { "sink", "0", "of these, the first pages" },

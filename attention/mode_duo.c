@@ -13,7 +13,7 @@ struct duo {
 };
 
 static const struct attn_key keys[] = {
-    { "heads", "", "FILE of head scores for this model: DuoAttention's TSV, or JSON \"LAYER-HEAD\": [scores]" },
+    { "heads", "", "FILE of head scores: DuoAttention's TSV, or JSON \"LAYER-HEAD\": [scores]; by itself NAME.heads.tsv beside NAME.gguf" },
     { "ratio", "0.5", "share of KV heads that see everything" },
     { "sink", "64", "first tokens the other heads see" },
     { "recent", "256", "tokens the other heads see before each query's own" },
@@ -43,7 +43,7 @@ static int duo_open(struct attn_mode **out, const struct attn_args *args, const 
     d->n_kv_heads = shape->n_kv_heads;
     d->max_batch = shape->max_batch;
     if (!*path) {
-        fail(err, "attention mode duo wants heads=FILE, scores of this model's heads");
+        fail(err, "attention mode duo wants heads=FILE, scores of this model's heads, as bin/heads writes (NAME.heads.tsv beside NAME.gguf is found by itself)");
         goto done;
     }
     if (args_real(args, "ratio", 0, 1, &ratio, err) || band_args(&d->band, args, err) ||

@@ -29,7 +29,7 @@ struct moa {
 };
 
 static const struct attn_key keys[] = {
-    { "plan", "", "FILE for this model: JSON, \"alphas\" and \"betas\" [layers][query heads]; without it all heads are alike" },
+    { "plan", "", "FILE for this model: JSON, \"alphas\" and \"betas\" [layers][query heads]; by itself NAME.moa.json beside NAME.gguf; without it all heads are alike" },
     { "alpha", "0", "tokens of a span that do not depend on the length" },
     { "beta", "0.5", "tokens of a span for each token of the length" },
     { "length", "0", "tokens the text is planned to have, answer included; 0: the whole context" },

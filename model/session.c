@@ -1,13 +1,15 @@
 #include "model/session_internal.h"
 #include <stdlib.h>
 #include <string.h>
+#include "attention/args.h"
+#include "model/beside.h"
 
 enum { BATCH_DEFAULT = 512 };
 
-/* The name of the mode a file was trained with, alone, means it with the file's own parameters. */
-static const char *meant(const char *attn, const char *trained) {
+/* The name of the mode a file was trained with, alone, means it with the file's own parameters. Others take what lies beside the file. */
+static const char *meant(char buf[ATTN_ARGS_MAX], const char *attn, const char *trained, const struct model *m) {
     const size_t n = trained ? strcspn(trained, ",") : 0;
-    return n && !strncmp(attn, trained, n) && !attn[n] ? trained : attn;
+    return n && !strncmp(attn, trained, n) && !attn[n] ? trained : beside_attn(buf, ATTN_ARGS_MAX, attn, gguf_path(m->file));
 }
 
 int session_open(struct session **out, const struct model *m, const struct session_options *o, struct err *err) {
@@ -25,8 +27,9 @@ int session_open(struct session **out, const struct model *m, const struct sessi
                                       .rope_freq = freq, .n_rot = c->rope.n_rot, .rope_split = c->arch->rope_split,
                                       .scale = c->attn_scale };
     if (o->n_ctx < 1) { fail(err, "context of %d tokens, wanted at least 1", o->n_ctx); goto fail; }
-    if (attn_open_phases(&s->attn, meant(o->attn_prefill ? o->attn_prefill : attn, trained),
-                         meant(o->attn_decode ? o->attn_decode : attn, trained), &shape, m->kernels, err))
+    char prefill[ATTN_ARGS_MAX], decode[ATTN_ARGS_MAX];
+    if (attn_open_phases(&s->attn, meant(prefill, o->attn_prefill ? o->attn_prefill : attn, trained, m),
+                         meant(decode, o->attn_decode ? o->attn_decode : attn, trained, m), &shape, m->kernels, err))
         goto fail;
     const struct kv_shape kv = { .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim, .v_dim = c->v_dim,
                                  .type_k = o->type_k, .type_v = o->type_v, .stores = attn_stores(s->attn) };

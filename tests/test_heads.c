@@ -105,6 +105,15 @@ static void test_files(void **state) {
     assert_int_equal(heads_read(back, path, 2, 4, 2, &err), 0);
     const float copy[] = { 0.5f, 0.5f, 0, 0.5f };
     assert_memory_equal(back, copy, sizeof back);
+    const float queries[] = { 0.2f, 0, 0.09f, 0, 0, 0, 0, 1 };
+    path = temp_path("plan.json");
+    assert_int_equal(heads_write_plan(path, queries, 2, 4, 0.1, 320, &err), 0);
+    f = fopen(path, "r");
+    char plan[256];
+    plan[fread(plan, 1, sizeof plan - 1, f)] = 0;
+    fclose(f);
+    assert_string_equal(plan, "{\"alphas\": [[0, 320, 320, 320], [320, 320, 320, 0]],\n \"betas\": [[1, 0, 0, 0], [0, 0, 0, 1]]}\n");
+    assert_int_equal(heads_write_plan("/no/such/folder/x", queries, 2, 4, 0.1, 320, &err), -1);
     assert_int_equal(heads_write_json("/no/such/folder/x", &t, &err), -1);
     assert_int_equal(heads_write_tsv("/no/such/folder/x", value, 2, 2, &err), -1);
     heads_table_free(&t);

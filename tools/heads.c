@@ -39,7 +39,7 @@ static int check_way(struct args *a, struct err *err) {
         if (o->no_ablation && o->score == SCORE_BOTH) o->score = SCORE_COPY;
         return 0;
     }
-    if (o->json) return fail(err, "--json goes without --delta");
+    if (o->json || o->moa) return fail(err, "--json and --moa go without --delta");
     if (o->no_questions && !o->text) return fail(err, "--no-questions leaves nothing to read: wanted --text FILE");
     if (o->share.recent + o->share.sink >= o->share.budget)
         return fail(err, "--recent-pages %d and --sink-pages %d leave nothing to choose of --budget %d", o->share.recent, o->share.sink,
@@ -80,6 +80,7 @@ static int parse(struct args *a, int argc, char **argv, struct err *err) {
         { "", FLAG_HEADING, 0, 0, "Results:", 0, 0 },
         { "-o --output", FLAG_STR, &o->out, "FILE", "a line per layer, a score per KV head: for --attn duo,heads=FILE; with --delta the setting", 0, 0 },
         { "--json", FLAG_STR, &o->json, "FILE", "copy scores of all query heads in every run", 0, 0 },
+        { "--moa", FLAG_STR, &o->moa, "FILE", "a plan for --attn moa,plan=FILE: retrieval heads span everything, the others --sink + --recent", 0, 0 },
         { "--png", FLAG_STR, &o->png, "FILE", "a picture of all heads, or layers", 0, 0 },
         { "--top", FLAG_INT, &o->top, "N", "KV heads in the table (16)", 1, 1 << 20 },
         { "-q --quiet", FLAG_ON, &o->quiet, NULL, "nothing on stderr but errors", 0, 0 },
@@ -108,8 +109,8 @@ static int parse(struct args *a, int argc, char **argv, struct err *err) {
 
 /* Results that nobody could write are not worth the work. */
 static int check_files(const struct heads_options *o, struct err *err) {
-    const char *const path[] = { o->out, o->json, o->png };
-    for (int i = 0; i < 3; i++)
+    const char *const path[] = { o->out, o->json, o->moa, o->png };
+    for (int i = 0; i < 4; i++)
         if (path[i] && file_writable(path[i], err)) return -1;
     return 0;
 }

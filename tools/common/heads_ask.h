@@ -16,7 +16,7 @@ struct heads_options {
     struct depths depths;
     int samples, seed;                 /* facts and texts for each length and depth; the first seed */
     enum style style;
-    const char *out, *json, *png;      /* files, or NULL */
+    const char *out, *json, *moa, *png;    /* files, or NULL */
     int sink, recent;                  /* tokens a narrowed head sees */
     int top;                           /* KV heads in the table */
     enum heads_score score;

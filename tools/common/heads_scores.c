@@ -145,14 +145,29 @@ static int prove(struct search *h, const struct verdict *v, struct err *err) {
 
 /* ---- files ------------------------------------------------------------------------------------------------------------ */
 
+/* The mean copy score of every query head, to be freed; NULL: no memory. */
+static float *query_scores(const struct heads_table *t) {
+    const int n = t->n_layers * t->n_heads;
+    float *copy = calloc((size_t)n, sizeof *copy);
+    for (int r = 0; copy && r < t->n_runs; r++)
+        for (int i = 0; i < n; i++) copy[i] += t->copy[(size_t)r * n + i] / (float)t->n_runs;
+    return copy;
+}
+
+static int write_plan(const struct search *h, struct err *err) {
+    const struct heads_table *t = &h->table;
+    float *copy = query_scores(t);
+    if (!copy) return fail(err, "no memory for a plan");
+    const int rc = heads_write_plan(h->o->moa, copy, t->n_layers, t->n_heads, RETRIEVAL, h->o->sink + h->o->recent, err);
+    free(copy);
+    return rc;
+}
+
 static int draw(const struct search *h, const struct verdict *v, struct err *err) {
     const struct heads_table *t = &h->table;
-    const int n = t->n_layers * t->n_heads;
     const char *model = h->ask->e->args.model, *slash = strrchr(model, '/');
-    float *copy = calloc((size_t)n, sizeof *copy);
+    float *copy = query_scores(t);
     if (!copy) return fail(err, "no memory for a picture");
-    for (int r = 0; r < t->n_runs; r++)
-        for (int i = 0; i < n; i++) copy[i] += t->copy[(size_t)r * n + i] / (float)t->n_runs;
     const struct heads_panel panel[] = {
         { "copy score of the query heads", "query head", t->n_heads, copy },
         { "rank of the local harm", "KV head", t->n_kv_heads, v->local_rank },
@@ -174,7 +189,7 @@ static int deliver(struct search *h, struct err *err) {
     judge(h, &v);
     print_heads(h, &v);
     if ((!h->o->no_ablation && prove(h, &v, err)) || (h->o->out && heads_write_tsv(h->o->out, v.value, t->n_layers, t->n_kv_heads, err)) ||
-        (h->o->json && heads_write_json(h->o->json, t, err)) || (h->o->png && draw(h, &v, err)))
+        (h->o->json && heads_write_json(h->o->json, t, err)) || (h->o->moa && write_plan(h, err)) || (h->o->png && draw(h, &v, err)))
         goto done;
     rc = fflush(stdout) ? fail(err, "stdout: %s", strerror(errno)) : 0;
 done:

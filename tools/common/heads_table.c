@@ -134,6 +134,21 @@ int heads_write_tsv(const char *path, const float *value, int n_layers, int n_kv
     return finish(f, path, err);
 }
 
+int heads_write_plan(const char *path, const float *copy, int n_layers, int n_heads, double least, int near, struct err *err) {
+    FILE *f = fopen(path, "w");
+    if (!f) return fail(err, "%s: %s", path, strerror(errno));
+    for (int what = 0; what < 2; what++) {
+        fputs(what ? ",\n \"betas\": [" : "{\"alphas\": [", f);
+        for (int i = 0; i < n_layers * n_heads; i++) {
+            const int far = copy[i] > least;
+            fprintf(f, "%s%d%s", i % n_heads ? ", " : i ? ", [" : "[", what ? far : far ? 0 : near, (i + 1) % n_heads ? "" : "]");
+        }
+        fputc(']', f);
+    }
+    fputs("}\n", f);
+    return finish(f, path, err);
+}
+
 int heads_write_json(const char *path, const struct heads_table *t, struct err *err) {
     const size_t n = (size_t)t->n_layers * (size_t)t->n_heads;
     FILE *f = fopen(path, "w");

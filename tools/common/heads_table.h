@@ -37,5 +37,8 @@ int heads_shared(const float *a, const float *b, int n, int k);
 int heads_write_tsv(const char *path, const float *value, int n_layers, int n_kv_heads, struct err *);
 /* "LAYER-HEAD": [copy score of each run] for every query head (Wu et al.'s format). */
 int heads_write_json(const char *path, const struct heads_table *, struct err *);
+/* A plan for --attn moa: a query head whose copy score copy[n_layers * n_heads] is above `least` spans the whole text, the others
+ * `near` tokens. */
+int heads_write_plan(const char *path, const float *copy, int n_layers, int n_heads, double least, int near, struct err *);
 
 #endif

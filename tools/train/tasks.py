@@ -111,8 +111,8 @@ def fact(d, held, relation, variety=True):
     subj, value, says, asks, lead = relation(d, held)
     first, says, asks = says[0], says[:-1], asks[:-1]
     if variety:
-        more_says, more_asks = wordings.more(relation.__name__, subj)
-        says, asks = says + d.pick_some(more_says, 4), asks + d.pick_some(more_asks, 4)
+        more_says, more_asks = wordings.more(d, relation.__name__, subj, 4)
+        says, asks = says + more_says, asks + more_asks
 
     def told(d): return wordings.opened(d, d.pick(says)) if variety else first
 

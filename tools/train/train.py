@@ -27,6 +27,7 @@ def arguments():
     a("--curriculum", default="256:0.05:4096,512:0.2:4096,1024:0.45:8192,2048:0.22:8192,4096:0.08:8192",
       help="sequence length : share of the training : tokens a step, in order")
     a("--init", help="weights to begin with, a model.pt; its shape holds, but for the S2 mask")
+    a("--resume", action="store_true", help="go on with OUT/model.pt where it was written (its matrices' momentum is lost)")
     a("--s2", help="train with the S2 mask BLOCK:LOCAL:STRIDE[:DENSE], e.g. 32:4:2:0")
     for name in ("width", "layers", "heads", "kv_heads", "head_dim", "ff", "vocabulary"):
         a("--" + name.replace("_", "-"), type=int, default=getattr(model.Shape, name))
@@ -120,13 +121,18 @@ def main():
     os.makedirs(o.out, exist_ok=True)
     prefix = f"{o.out}/tokenizer"
     if not os.path.exists(prefix + ".model"): corpus.train_tokenizer(prefix, o.vocabulary)
-    tok, net = corpus.Tokenizer(prefix + ".model"), model.start(shape_of(o))
-    if o.init: net.load_state_dict(torch.load(o.init)["weights"])
+    tok, seen = corpus.Tokenizer(prefix + ".model"), 0
+    if o.resume:
+        net, file = model.load(f"{o.out}/model.pt")
+        seen = file["tokens"]
+    else:
+        net = model.start(shape_of(o))
+        if o.init: net.load_state_dict(torch.load(o.init)["weights"])
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}M parameters", flush=True)
     matrices = net.matrices()
     rest = [p for p in net.parameters() if all(p is not m for m, _ in matrices)]
     muon, adam = Muon(matrices, o.lr), torch.optim.AdamW(rest, lr=o.adam_lr, betas=(.9, .98), weight_decay=0)
-    d, seen, step, report, began = Dice(o.seed + 1000), 0, 0, Report(), time.time()
+    d, step, report, began = Dice(o.seed + 1000 + seen), 0, Report(), time.time()
     while seen < min(o.tokens, o.stop):
         done = seen / o.tokens
         batch = Batch(d, tok, o, done)

@@ -94,17 +94,43 @@ SMALL = {"The", "A", "In", "At", "If", "You", "For", "To", "This", "About", "Of"
          "Whose", "They", "Next", "Call", "Here", "I", "Remember"}
 
 
+# Words that only frame a fact. Some are lost, replaced and added in training, so that the model reads the subject, not the frame; that
+# is also how it gets to know words of wordings it never sees. What tells a relation from another is not among them.
+FRAME = """the a of is was that to in at for it its you must has have had can be been by with and so this these there here about from
+into one who what which where how when do does did say says said told tell know knows asked ask need needs want wants enter opens open
+take takes get gets go goes come comes people everyone everybody nobody somebody most all very well often always never now then still
+just only again please maybe indeed between behind under over through without most loves likes hears heard reads stands means
+name words line page door way""".split()
+
+
+def worn(d, template, often=.35):
+    """The template, often with frame words lost, taken for others or added."""
+    if not d.chance(often): return template
+    out = []
+    for w in template.split(" "):
+        plain = w.strip(",:.?").lower() in FRAME and w[-1].isalpha()
+        if d.chance(.08) and "{v}" not in w: out.append(frame_word(d))
+        k = d.uniform() if plain else 1
+        if k < .13: out.append(frame_word(d))
+        elif k > .25 or not plain: out.append(w)
+    return " ".join(out) if out else template
+
+
+def frame_word(d):
+    w = d.pick(FRAME)
+    return w.capitalize() if d.chance(.15) else w
+
+
 def continued(text):
     """As it reads behind an opener: a first word that is no name loses its capital."""
     first = text.split(" ", 1)[0].rstrip(",:")
     return text[0].lower() + text[1:] if first in SMALL and first != "I" else text
 
 
-def more(relation, subject):
-    """(statements with %s for the value, questions) for that subject."""
-    says, asks = WORDINGS[relation]
+def more(d, relation, subject, n):
+    """n statements with %s for the value and n questions about that subject."""
     if relation == "best_thing" and not subject[0][0].isupper(): subject = (f"the {subject[0]}",)
-    return [s.format(*subject, v="%s") for s in says], [q.format(*subject) for q in asks]
+    return [[worn(d, w).format(*subject, v="%s") for w in d.pick_some(ways, n)] for ways in WORDINGS[relation]]
 
 
 def opened(d, statement, often=.3):
