@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKENS = 1500, BLOCK = 48, SPANS = 160 };
+enum { TOKENS = 1100, BLOCK = 48, SPANS = 160 };
 
 /* Ascending in begin and in end; some overlap, some touch, some reach over many pages. */
 static int random_spans(struct attn_span *span, struct rand *r, int end) {
@@ -105,8 +105,8 @@ static float *attend(const struct problem *p, const struct kernels *k, int scatt
     uint64_t keys, rows;
     flash_counters(f, &keys, &rows);
     if (!everything) {
-        uint64_t want = 0;
-        for (int h = 0; h < p->shape.n_heads; h++)
+        static uint64_t want;              /* the same for all */
+        for (int h = 0, known = want != 0; !known && h < p->shape.n_heads; h++)
             for (int t = 0; t < p->n; t++)
                 for (int j = 0; j <= t; j++) want += (uint64_t)spy_sees(h, t, j);
         assert_int_equal(keys, want);
