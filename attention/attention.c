@@ -19,6 +19,7 @@ struct worker {
     struct flash *flash;
     const struct tile_kernels *tile;
     const struct peak_kernels *peak;
+    const struct tile_matrix *matrix;      /* or NULL */
     struct correct *correct;               /* NULL: the mode has no anchors */
     struct attn_args args;
 };
@@ -96,7 +97,7 @@ static int worker_open(struct worker *w, const char *text, const struct attn_sha
                        struct err *err) {
     const size_t len = strcspn(text, ",");
     const struct attn_ops *ops = find(text, len);          /* attn_check has seen it */
-    w->tile = kernels->tile, w->peak = kernels->peak;
+    w->tile = kernels->tile, w->peak = kernels->peak, w->matrix = kernels->matrix;
     return args_parse(&w->args, ops->name, ops->keys, text + len, err) || ops->open(&w->mode, &w->args, shape, err) ||
            flash_open(&w->flash, shape, kernels, w->mode, err) ||
            (ops->anchors && correct_open(&w->correct, shape, err)) ? -1 : 0;
@@ -111,7 +112,8 @@ static void worker_close(struct worker *w) {
 static void worker_run(struct worker *w, float *out, const float *q, const struct kvcache *kv, int layer, int pos, int n,
                        bool decode, unsigned prefills) {
     const struct attn_ops *ops = w->mode->ops;
-    if (ops->begin) ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1, prefills, w->peak });
+    if (ops->begin)
+        ops->begin(w->mode, &(struct attn_call){ layer, pos, n, q, kv, w->tile, decode && n == 1, prefills, w->peak, w->matrix });
     flash_run(w->flash, w->mode, out, q, kv, layer, pos, n);
     if (w->correct) correct_run(w->correct, w->flash, out, q, kv, layer, pos, n, ops->anchors(w->mode, layer, pos, n));
 }
@@ -186,7 +188,7 @@ void attn_run(struct attn *a, float *out, const float *q, const struct kvcache *
     if (!decode) a->prefills++;
     if (a->observer)
         a->observer(a->observer_ctx, &(struct attn_call){ layer, pos, n, q, kv, a->prefill.tile, decode && n == 1, a->prefills,
-                                                                a->prefill.peak });
+                                                                a->prefill.peak, a->prefill.matrix });
     worker_run(decode && a->decode.mode ? &a->decode : &a->prefill, out, q, kv, layer, pos, n, decode, a->prefills);
 }
 

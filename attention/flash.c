@@ -21,6 +21,7 @@ struct worker {                                 /* of one thread */
     struct sweep_scratch scratch;
     struct partial segment, total;
     struct attn_span *spans;                    /* [max_spans] */
+    int *pages;                                 /* [max_pages] */
     void *memory;
 };
 
@@ -30,12 +31,13 @@ struct piece { int segment, first_span; };
 struct flash {
     struct sweep sweep;
     int group;                                  /* query heads per KV head */
-    int max_spans, block;
+    int max_spans, max_pages, block;
     int n_workers;
     struct worker *workers;
     /* For calls that split the keys of each KV head over threads: */
     struct attn_span *spans;                    /* [n_kv_heads][max_spans] */
-    int *n_spans;                               /* [n_kv_heads] */
+    int *pages;                                 /* [n_kv_heads][max_pages] */
+    struct walk *walks;                         /* [n_kv_heads] */
     struct piece *pieces;                       /* [n_kv_heads][IN_FLIGHT] */
     int *n_pieces;                              /* [n_kv_heads] */
     struct partial parts, totals;               /* [n_kv_heads][IN_FLIGHT * group], [n_kv_heads][rows] */
@@ -56,6 +58,7 @@ static size_t carve_worker(struct worker *w, char *memory, const struct flash *f
     w->segment = carve_partial(&c, (size_t)f->sweep.rows, f->sweep.shape.v_dim);
     w->total = carve_partial(&c, (size_t)f->sweep.rows, f->sweep.shape.v_dim);
     w->spans = carve(&c, (size_t)f->max_spans, sizeof *w->spans);
+    w->pages = carve(&c, (size_t)f->max_pages, sizeof *w->pages);
     return c.used;
 }
 
@@ -66,7 +69,8 @@ static size_t carve_shared(struct flash *f, char *memory) {
     f->memory = memory;
     if (f->sweep.turns) f->sweep.freq = carve(&c, (size_t)shape->n_rot / 2, sizeof *f->sweep.freq);
     f->spans = carve(&c, heads * f->max_spans, sizeof *f->spans);
-    f->n_spans = carve(&c, heads, sizeof *f->n_spans);
+    f->pages = carve(&c, heads * f->max_pages, sizeof *f->pages);
+    f->walks = carve(&c, heads, sizeof *f->walks);
     f->pieces = carve(&c, heads * IN_FLIGHT, sizeof *f->pieces);
     f->n_pieces = carve(&c, heads, sizeof *f->n_pieces);
     f->parts = carve_partial(&c, heads * IN_FLIGHT * f->group, shape->v_dim);
@@ -93,7 +97,7 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
     }
     *f = (struct flash){
         .sweep = { .shape = *shape, .tile = kernels->tile, .matrix = kernels->matrix, .turns = mode->turns },
-        .workers = workers, .max_spans = mode->max_spans,
+        .workers = workers, .max_spans = mode->max_spans, .max_pages = mode->max_pages,
     };
     assert(!mode->turns || shape->rope_freq);
     if (f->max_spans < BAND_SPANS) f->max_spans = BAND_SPANS;
@@ -164,25 +168,25 @@ static void store(const struct flash *f, float *out, struct partial total, const
 
 /* ---- Two ways to share the work; they give the same bits ---- */
 
-/* The next segment, at or after the given one, that spans reach; *first is the first span that ends behind its
- * beginning. -1: there is none. */
-static int next_segment(const struct attn_span *span, int n_spans, int segment, int *first) {
-    while (*first < n_spans && span[*first].end <= segment * SEGMENT) ++*first;
-    if (*first == n_spans) return -1;
-    int at = span[*first].begin / SEGMENT;
-    return at > segment ? at : segment;
-}
-
-static int ask(const struct flash *f, struct attn_mode *mode, struct attn_span *spans, const float *q,
-               const struct kvcache *kv, const struct rows *x) {
+/* What the rows read. spans and pages are room for it. */
+static struct walk ask(const struct flash *f, struct attn_mode *mode, struct attn_span *spans, int *pages, const float *q,
+                       const struct kvcache *kv, const struct rows *x) {
+    struct walk walk = { .span = spans, .end = x->pos + x->n };
     const struct attn_block b = {
         .layer = x->layer, .kv_head = x->kv_head, .pos = x->pos, .n = x->n, .q = q,
         .q_stride = (size_t)f->sweep.shape.n_heads * f->sweep.shape.k_dim, .kv = kv,
     };
-    if (f->narrow && f->narrow[(size_t)x->layer * f->sweep.shape.n_kv_heads + x->kv_head]) return band_select(&f->band, &b, spans);
-    int n = mode->ops->select(mode, &b, spans);
-    assert(n >= 1 && n <= mode->max_spans);
-    return n;
+    if (f->narrow && f->narrow[(size_t)x->layer * f->sweep.shape.n_kv_heads + x->kv_head]) {
+        walk.n_spans = band_select(&f->band, &b, spans);
+        return walk;
+    }
+    walk.n_spans = mode->ops->select(mode, &b, spans);
+    assert(walk.n_spans >= 1 && walk.n_spans <= mode->max_spans);
+    if (!mode->scattered) return walk;
+    walk.n_pages = walk_pages(pages, spans, walk.n_spans, walk.end);
+    assert(walk.n_pages <= mode->max_pages);
+    walk.page = pages;
+    return walk;
 }
 
 /* Many queries: a task is one block of queries of one KV head, and walks all its segments. */
@@ -191,7 +195,7 @@ static void attend_block(struct flash *f, struct worker *w, struct attn_mode *mo
     const size_t q_token = (size_t)f->sweep.shape.n_heads * f->sweep.shape.k_dim;
     const float *q_head = q + (size_t)block->kv_head * f->group * f->sweep.shape.k_dim;
     const int most = f->sweep.rows / f->group;
-    int n_spans = ask(f, mode, w->spans, q_head + (block->pos - call_pos) * q_token, kv, block);
+    const struct walk walk = ask(f, mode, w->spans, w->pages, q_head + (block->pos - call_pos) * q_token, kv, block);
     for (int t = 0; t < block->n; t += most) {
         struct rows x = *block;
         x.pos += t;
@@ -199,8 +203,8 @@ static void attend_block(struct flash *f, struct worker *w, struct attn_mode *mo
         sweep_load(&f->sweep, &w->scratch, q_head + (x.pos - call_pos) * q_token, &x);
         partial_clear(w->total, x.n * f->group, f->sweep.shape.v_dim);
         int first = 0, segment = 0;
-        while ((segment = next_segment(w->spans, n_spans, segment, &first)) >= 0 && segment * SEGMENT < x.pos + x.n) {
-            sweep_segment(&f->sweep, &w->scratch, w->segment, &x, kv, w->spans + first, n_spans - first, segment++);
+        while ((segment = walk_segment(&walk, segment, &first)) >= 0) {
+            sweep_segment(&f->sweep, &w->scratch, w->segment, &x, kv, &walk, first, segment++);
             partial_merge(w->total, w->segment, x.n * f->group, f->sweep.shape.v_dim);
         }
         store(f, out, w->total, &x, call_pos);
@@ -237,8 +241,8 @@ static void run_segments(struct flash *f, struct attn_mode *mode, float *out, co
     const size_t room = (size_t)IN_FLIGHT * f->group;
     for (int g = 0; g < heads; g++) {
         struct rows x = { layer, g, pos, n, f->group };
-        f->n_spans[g] = ask(f, mode, f->spans + (size_t)g * f->max_spans, q + (size_t)g * f->group * f->sweep.shape.k_dim,
-                            kv, &x);
+        f->walks[g] = ask(f, mode, f->spans + (size_t)g * f->max_spans, f->pages + (size_t)g * f->max_pages,
+                          q + (size_t)g * f->group * f->sweep.shape.k_dim, kv, &x);
         partial_clear(partial_at(f->totals, (size_t)g * f->sweep.rows, vd), rows, vd);
         f->n_pieces[g] = -1;                               /* not begun */
     }
@@ -250,9 +254,8 @@ static void run_segments(struct flash *f, struct attn_mode *mode, float *out, co
             if (f->n_pieces[g] > 0) next = piece[f->n_pieces[g] - 1], next.segment++;
             int count = 0;
             while (count < wave) {
-                next.segment = next_segment(f->spans + (size_t)g * f->max_spans, f->n_spans[g], next.segment,
-                                            &next.first_span);
-                if (next.segment < 0 || next.segment * SEGMENT >= pos + n) break;
+                next.segment = walk_segment(&f->walks[g], next.segment, &next.first_span);
+                if (next.segment < 0) break;
                 piece[count++] = next;
                 next.segment++;
             }
@@ -271,8 +274,7 @@ static void run_segments(struct flash *f, struct attn_mode *mode, float *out, co
                     struct rows x = { layer, g, pos, n, f->group };
                     sweep_load(&f->sweep, &w->scratch, q + (size_t)g * f->group * f->sweep.shape.k_dim, &x);
                     sweep_segment(&f->sweep, &w->scratch, partial_at(f->parts, g * room + (size_t)i * rows, vd), &x, kv,
-                                  f->spans + (size_t)g * f->max_spans + piece->first_span,
-                                  f->n_spans[g] - piece->first_span, piece->segment);
+                                  &f->walks[g], piece->first_span, piece->segment);
                 }
             #pragma omp for schedule(static)
             for (int g = 0; g < heads; g++)

@@ -2,7 +2,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { AHEAD = 3 };                            /* pages of keys on their way while one is scored */
+enum {
+    AHEAD = 3,                                 /* pages of keys on their way while one is scored */
+    MATRIX_MIN = 2 * MATRIX_ROWS,              /* rows that make up for turning keys into the matrix unit's order */
+};
 
 size_t hip_scorer_carve(struct hip_scorer *s, void *memory, const struct attn_shape *shape, int n_heads,
                         int n_tokens) {
@@ -16,6 +19,10 @@ size_t hip_scorer_carve(struct hip_scorer *s, void *memory, const struct attn_sh
         *part[i] = memory ? (float *)((char *)memory + used) : NULL;
         used += (floats[i] * sizeof(float) + 63) / 64 * 64;
     }
+    s->q_matrix = memory ? (char *)memory + used : NULL;
+    used += matrix_room_q((int)rows + n_heads * (MATRIX_ROWS - 1), shape->k_dim);
+    s->k_matrix = memory ? (char *)memory + used : NULL;
+    used += matrix_room_k(shape->k_dim);
     s->last = memory ? (int *)((char *)memory + used) : NULL;
     return used + ((size_t)n_tokens * sizeof(int) + 63) / 64 * 64;
 }
@@ -37,6 +44,19 @@ static void interleave(float *dst, const float *q, int rows, int dim) {
                 *dst++ = q[(size_t)(from + r < rows ? from + r : rows - 1) * dim + i];
 }
 
+/* The same for the matrix unit, in blocks of MATRIX_ROWS. */
+static void load_matrix(struct hip_scorer *s) {
+    const struct tile_matrix *m = s->matrix;
+    const int dim = s->shape.k_dim, rows = s->n_rows, padded = s->blocks_matrix * MATRIX_ROWS;
+    const size_t row = m->room_q(1, dim);
+    for (int g = 0; g < s->owner.n_kv_heads; g++) {
+        const float *q = s->q + (size_t)g * rows * dim;
+        char *to = (char *)s->q_matrix + (size_t)g * padded * row;
+        m->load_q(to, q, rows, dim);
+        for (int r = rows; r < padded; r++) m->load_q(to + r * row, q + (size_t)(rows - 1) * dim, 1, dim);
+    }
+}
+
 void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *q, int pos, int n, int stride, int pool,
               int window) {
     const size_t dim = s->shape.k_dim, group = s->shape.n_heads / s->shape.n_kv_heads;
@@ -52,6 +72,12 @@ void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *
             const float *src = q + ((o.kv_head + g) * group + o.head) * dim;
             mean(s->q + ((size_t)g * s->n_samples + i) * width, src, q_stride, pool ? from : end - 1, end, width);
         }
+    }
+    s->blocks_matrix = s->matrix && kv_shape(s->kv)->type_k != DT_F32 && s->n_rows >= MATRIX_MIN
+                     ? (s->n_rows + MATRIX_ROWS - 1) / MATRIX_ROWS : 0;
+    if (s->blocks_matrix) {
+        load_matrix(s);
+        return;
     }
     const size_t padded = (size_t)(s->n_rows + PEAK_ROWS - 1) / PEAK_ROWS * PEAK_ROWS;
     for (int g = 0; g < o.n_kv_heads; g++)
@@ -147,6 +173,34 @@ void hip_score(struct hip_scorer *s, const int *key, int n, float *score) {
 
 /* ---- Whole pages ---- */
 
+static void prefetch_keys(const struct hip_scorer *s, int kv_head, const int *page, int n) {
+    const size_t bytes = tile_k_bytes(kv_shape(s->kv)->type_k, s->shape.k_dim);
+    for (int i = 0; i < n; i++) {
+        const char *keys = kv_page(s->kv, s->layer, kv_head, page[i]).k;
+        for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(keys + b);
+    }
+}
+
+/* Many queries: all of them meet a tile of pages, which may lie anywhere, in the matrix unit. */
+static void score_by_matrix(struct hip_scorer *s, int g, const int *page, int n, float *score) {
+    const int dim = s->shape.k_dim, kv_head = s->owner.kv_head + g;
+    const enum dtype type = kv_shape(s->kv)->type_k;
+    const char *q = (const char *)s->q_matrix + (size_t)g * s->matrix->room_q(s->blocks_matrix * MATRIX_ROWS, dim);
+    s->matrix->shape(MATRIX_ROWS);
+    for (int i = 0; i < n; i += TILE_PAGES) {
+        const int count = n - i < TILE_PAGES ? n - i : TILE_PAGES, rest = n - i - count;
+        const void *keys[TILE_PAGES] = { NULL };
+        float peak[TILE_PAGES];
+        for (int p = 0; p < count; p++) keys[p] = kv_page(s->kv, s->layer, kv_head, page[i + p]).k;
+        s->matrix->load_k(s->k_matrix, keys, type, dim, 0);
+        prefetch_keys(s, kv_head, page + i + count, rest < TILE_PAGES ? rest : TILE_PAGES);
+        s->matrix->peaks(peak, q, s->blocks_matrix, dim, s->k_matrix, type, (1u << count) - 1);
+        for (int p = 0; p < count; p++)
+            if (peak[p] > score[i + p]) score[i + p] = peak[p];
+    }
+    s->matrix->shape(0);
+}
+
 /* Pages are far apart: those AHEAD are on their way while one is scored. Few queries read keys as they are stored, for many
  * it pays to unpack them once. */
 static void score_head(struct hip_scorer *s, int g, const int *page, int n, float *score) {
@@ -178,6 +232,8 @@ static void score_head(struct hip_scorer *s, int g, const int *page, int n, floa
 
 void hip_score_pages(struct hip_scorer *s, const int *page, int n, float *score) {
     for (int i = 0; i < n; i++) score[i] = -INFINITY;
-    for (int g = 0; g < s->owner.n_kv_heads; g++) score_head(s, g, page, n, score);
+    for (int g = 0; g < s->owner.n_kv_heads; g++)
+        if (s->blocks_matrix) score_by_matrix(s, g, page, n, score);
+        else score_head(s, g, page, n, score);
     s->scored += (uint64_t)n * KV_PAGE * s->owner.n_kv_heads;
 }

@@ -7,20 +7,23 @@
 #define ATTENTION_HIP_SCORE_H
 #include "attention/mode.h"
 #include "kernels/peak.h"
-#include "kernels/tile.h"
+#include "kernels/tile_matrix.h"
 
 struct hip_owner { int kv_head, n_kv_heads, head, n_heads; };  /* head counts within the group */
 
 struct hip_scorer {
     struct attn_shape shape;
-    const struct tile_kernels *tile;           /* set these three before the first load */
+    const struct tile_kernels *tile;           /* set these four before the first load */
     const struct peak_kernels *peak;
+    const struct tile_matrix *matrix;          /* or NULL: there is none */
     const struct kvcache *kv;
     int layer;
     struct hip_owner owner;
     int n_rows, n_samples;
     float *q;                                  /* [n_kv_heads][n_samples][n_heads][k_dim] */
     float *q_peak;                             /* [n_kv_heads][ceil(n_rows / PEAK_ROWS)][k_dim][PEAK_ROWS] */
+    void *q_matrix, *k_matrix;                 /* rows of each KV head in blocks of MATRIX_ROWS, and one tile of keys */
+    int blocks_matrix;                         /* of q_matrix; 0: the rows are few, or there is no unit */
     int *last;                                 /* [n_samples] the last key a sample may judge, ascending */
     float *s;                                  /* [n_rows][TILE] */
     float *keys, *page;                        /* [TILE_PAGES][k_dim][KV_PAGE], and one of its pages */

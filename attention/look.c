@@ -39,6 +39,45 @@ uint64_t look(uint64_t *seen, const struct rows *x, const struct attn_span *span
     return any;
 }
 
+/* Ors what each row sees of one page into its word, from bit `shift` on. */
+static void look_page(uint64_t *seen, const struct rows *x, const struct attn_span *span, int n_spans, int at, int shift) {
+    const uint64_t page = (1u << KV_PAGE) - 1;
+    for (int i = 0; i < n_spans && span[i].begin < at + KV_PAGE; i++)
+        for (int t = 0; t < x->n; t++) {
+            const uint64_t keys = (span_bits(&span[i], x->pos + t, at) & page) << shift;
+            uint64_t *own = seen + (size_t)t * x->group;
+            for (int h = 0; keys && h < x->group; h++)
+                if (!span[i].heads || span[i].heads >> h & 1) own[h] |= keys;
+        }
+}
+
+uint64_t look_pages(uint64_t *seen, const struct rows *x, const struct attn_span *span, int n_spans, const int *page, int n,
+                    int *first, int *last) {
+    const int rows = x->n * x->group;
+    uint64_t by_all = 0, any = 0;
+    int some = 0;
+    for (int p = 0; p < n; p++) {
+        const int at = page[p] * KV_PAGE;
+        while (n_spans && span->end <= at) span++, n_spans--;
+        if (n_spans && span->begin <= at && span->end >= at + KV_PAGE && at + KV_PAGE <= x->pos + 1 && !span->window &&
+            !span->until && !span->heads) {
+            by_all |= bits(p * KV_PAGE, (p + 1) * KV_PAGE);            /* by far the most usual */
+            continue;
+        }
+        if (!some++) memset(seen, 0, (size_t)rows * sizeof *seen);
+        look_page(seen, x, span, n_spans, at, p * KV_PAGE);
+    }
+    *first = *last = 0;
+    for (int r = 0; r < rows; r++) {
+        seen[r] = (some ? seen[r] : 0) | by_all;
+        if (!seen[r]) continue;
+        if (!any) *first = r;
+        *last = r + 1;
+        any |= seen[r];
+    }
+    return any;
+}
+
 int look_capped(uint64_t *capped, const struct rows *x, const struct attn_span *span, int n_spans, int tile) {
     int cap = 0;
     for (int i = 0; i < n_spans && span[i].begin < tile + TILE; i++) {

@@ -38,6 +38,7 @@ struct attn_call {
     int decode;            /* one token of the answer, not a piece of the prompt */
     unsigned prefills;     /* calls so far that were not decoding: when it changes, what decoding has left is old */
     const struct peak_kernels *peak;
+    const struct tile_matrix *matrix;      /* or NULL */
 };
 
 /* What a call of one token reveals besides its output: the probability in each page of KV_PAGE positions, over all
@@ -54,6 +55,9 @@ struct attn_mode {
     int max_spans;         /* most spans one select returns */
     int block;             /* tokens of one selection, cut at multiples of block; 0: any */
     int turns;             /* its spans may have a cap: wants attn_shape.rope_freq */
+    int scattered;         /* begin may set it for a call whose spans lie far apart, and must clear it for others: the pages they
+                            * reach are put side by side (walk.h). Such spans have no cap, and the call no masses */
+    int max_pages;         /* most pages the spans of one scattered selection reach; 0: it never is */
     const char *warning;   /* what its user should know, one line; or NULL */
     int want_masses;       /* begin may set it for a call of one token, and must clear it for others: see take_masses */
 };

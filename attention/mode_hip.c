@@ -5,9 +5,11 @@
  * `refresh` steps; its window grows in between, so that no key falls out of sight. All heads of a KV head share a mask
  * unless `owner` says otherwise. The first layers attend to everything, and so do all layers while the context is
  * short. */
+#include "attention/hip_params.h"
 #include "attention/hip_score.h"
 #include "attention/hip_search.h"
 #include <assert.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef _OPENMP
@@ -17,19 +19,7 @@ static int omp_get_max_threads(void) { return 1; }
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
-enum { STAGES = 3, SAMPLED_KEYS = 1024 };
-enum owner { OWNER_KV, OWNER_Q, OWNER_LAYER };
-enum rep { REP_CENTRE, REP_FIRST, REP_LAST };
-static const char *const owners[] = { "kv", "q", "layer", NULL }, *const reps[] = { "centre", "first", "last", NULL };
-static const int stage_stride[STAGES] = { 4, 4, 1 };       /* queries that share one sample in each stage */
-
-struct params {
-    int stages, sink, window, dense, until, bq, delta;
-    enum owner owner;
-    int k, bk, sq, sk, refresh;                            /* stages=1 */
-    enum rep rep;
-    int chunk[STAGES], keep[STAGES], every[STAGES];        /* stages=3 */
-};
+static const int stage_stride[HIP_STAGES] = { 4, 4, 1 };   /* queries that share one sample in each stage */
 
 /* What one owner reads apart from sink and window: blocks of tokens, by where they begin, ascending. */
 struct list {
@@ -38,7 +28,7 @@ struct list {
     int searched;                                          /* the position of the search; the last one, if staged */
     int latest;                                            /* the last position that used it */
     unsigned prefills;                                     /* and how many prefills there had been */
-    int *stage[STAGES - 1], n_stage[STAGES - 1];           /* what the stages before the last have kept */
+    int *stage[HIP_STAGES - 1], n_stage[HIP_STAGES - 1];   /* what the stages before the last have kept */
 };
 
 /* What a block was found to be worth. */
@@ -54,7 +44,7 @@ struct worker {
 struct hip {
     struct attn_mode base;
     struct attn_shape shape;
-    struct params p;
+    struct hip_params p;
     int group, n_owners;                                   /* query heads of a KV head; masks of a layer */
     int width, block;                                      /* most blocks of a list, and their tokens */
     struct list *decode;                                   /* [n_layers][n_owners] */
@@ -66,124 +56,9 @@ struct hip {
     size_t bytes;
 };
 
-static const struct attn_key keys[] = {
-    { "k", "1024", "keys the search selects; the authors: 512 (stages=1)" },
-    { "window", "256", "recent keys always read, the query's own among them" },
-    { "sink", "16", "first keys always read" },
-    { "bk", "16", "keys of a selected block: a page of the cache; the authors: 2 (stages=1)" },
-    { "sk", "1", "of a block that is judged, every sk-th key is scored (stages=1)" },
-    { "bq", "64", "queries that share a mask while prefilling" },
-    { "sq", "2", "of these, every sq-th judges (stages=1)" },
-    { "rep", "centre", "the block that speaks for a branch: centre, first, last (stages=1)" },
-    { "refresh", "8", "decoding steps a mask serves (stages=1)" },
-    { "owner", "kv", "who shares a mask: kv (the heads of a KV head), q (nobody), layer" },
-    { "dense", "3", "first layers that read everything" },
-    { "until", "auto", "contexts up to this length read everything; auto: 4 times k + window + sink" },
-    { "delta", "0", "prefill: every delta-th query reads everything and corrects the ones after it; 0: none" },
-    { "stages", "1", "1: one beam search; 3: InfiniteHiP's chain of prunings" },
-    { "chunk", "256:32:8", "tokens of a chunk in each stage (stages=3)" },
-    { "keep", "32768:8192:2048", "keys each stage keeps (stages=3)" },
-    { "every", "16:8:4", "decoding steps the outcome of each stage serves (stages=3)" },
-    { NULL, NULL, NULL },
-};
-static const char *const of_one_stage[] = { "k", "bk", "sk", "sq", "rep", "refresh" },
-                  *const of_three_stages[] = { "chunk", "keep", "every" };
-
-/* ---- Parameters ---- */
-
-static int word(const struct attn_args *args, const char *key, const char *const *words, int *out, struct err *err) {
-    char list[64] = "";
-    for (*out = 0; words[*out]; ++*out) {
-        if (!strcmp(words[*out], args_text(args, key))) return 0;
-        strcat(strcat(list, *out ? ", " : ""), words[*out]);
-    }
-    return fail(err, "attention mode hip: %s=%.64s, want one of %s", key, args_text(args, key), list);
-}
-
-static int three(const struct attn_args *args, const char *key, int *out, struct err *err) {
-    const char *at = args_text(args, key);
-    for (int i = 0; i < STAGES; i++) {
-        char *end;
-        long x = strtol(at, &end, 10);
-        if (end == at || *end != (i == STAGES - 1 ? 0 : ':') || x < 1 || x > 1 << 24)
-            return fail(err, "attention mode hip: %s=%.64s, want three whole numbers, as in 256:32:8", key,
-                        args_text(args, key));
-        out[i] = (int)x;
-        at = end + 1;
-    }
-    return 0;
-}
-
-static const char *default_of(const char *key) {
-    const struct attn_key *k = keys;
-    while (strcmp(k->name, key)) k++;
-    return k->value;
-}
-
-/* A parameter of the other search would be silently without effect. */
-static int check_foreign(const struct attn_args *args, int stages, struct err *err) {
-    const char *const *foreign = stages == 1 ? of_three_stages : of_one_stage;
-    size_t n = stages == 1 ? sizeof of_three_stages : sizeof of_one_stage;
-    for (size_t i = 0; i < n / sizeof *foreign; i++)
-        if (args_text(args, foreign[i]) != default_of(foreign[i]))     /* the very string: else it was given */
-            return fail(err, "attention mode hip: %s=%.64s has no meaning with stages=%d", foreign[i],
-                        args_text(args, foreign[i]), stages);
-    return 0;
-}
-
-static int check_beam(const struct params *p, struct err *err) {
-    if (p->k % p->bk) return fail(err, "attention mode hip: k=%d is no multiple of bk=%d", p->k, p->bk);
-    if (p->sk > p->bk) return fail(err, "attention mode hip: sk=%d is more than bk=%d", p->sk, p->bk);
-    if (p->sq > p->bq) return fail(err, "attention mode hip: sq=%d is more than bq=%d", p->sq, p->bq);
-    return 0;
-}
-
-static int check_chain(const struct params *p, struct err *err) {
-    for (int i = 0; i < STAGES; i++) {
-        if (p->chunk[i] < 2 || p->chunk[i] > 4096 || (p->chunk[i] & (p->chunk[i] - 1)))
-            return fail(err, "attention mode hip: chunk of %d tokens, want powers of two, 2 to 4096", p->chunk[i]);
-        if (p->keep[i] % p->chunk[i])
-            return fail(err, "attention mode hip: keep=%d is no multiple of chunk=%d", p->keep[i], p->chunk[i]);
-        if (i && p->chunk[i] > p->chunk[i - 1])
-            return fail(err, "attention mode hip: chunk grows from %d to %d", p->chunk[i - 1], p->chunk[i]);
-        if (i && p->keep[i] > p->keep[i - 1])
-            return fail(err, "attention mode hip: keep grows from %d to %d", p->keep[i - 1], p->keep[i]);
-    }
-    if (p->window < 2 * p->chunk[0])
-        return fail(err, "attention mode hip: window=%d is less than two chunks of %d", p->window, p->chunk[0]);
-    if (p->every[0] > p->chunk[0])
-        return fail(err, "attention mode hip: every=%d steps is more than chunk=%d: some keys would never be seen",
-                    p->every[0], p->chunk[0]);
-    return 0;
-}
-
-static int parse(struct params *p, const struct attn_args *args, struct err *err) {
-    int owner, rep;
-    if (args_int(args, "stages", 1, 3, &p->stages, err)) return -1;
-    if (p->stages == 2) return fail(err, "attention mode hip: stages=2, want 1 or 3");
-    if (args_int(args, "k", 1, 1 << 20, &p->k, err) || args_int(args, "bk", 1, SAMPLED_KEYS, &p->bk, err) ||
-        args_int(args, "sk", 1, SAMPLED_KEYS, &p->sk, err) || args_int(args, "bq", 1, 1024, &p->bq, err) ||
-        args_int(args, "sq", 1, 1024, &p->sq, err) || args_int(args, "window", 1, 1 << 24, &p->window, err) ||
-        args_int(args, "sink", 0, 1 << 24, &p->sink, err) || args_int(args, "refresh", 1, 1 << 20, &p->refresh, err) ||
-        args_int(args, "dense", 0, 1 << 20, &p->dense, err) || args_int(args, "delta", 0, 1 << 20, &p->delta, err) ||
-        word(args, "owner", owners, &owner, err) || word(args, "rep", reps, &rep, err) ||
-        three(args, "chunk", p->chunk, err) || three(args, "keep", p->keep, err) ||
-        three(args, "every", p->every, err) || check_foreign(args, p->stages, err))
-        return -1;
-    p->owner = (enum owner)owner;
-    p->rep = (enum rep)rep;
-    if (p->window < p->bq)
-        return fail(err, "attention mode hip: window=%d is less than bq=%d: queries would miss keys between", p->window,
-                    p->bq);
-    if (p->stages == 1 ? check_beam(p, err) : check_chain(p, err)) return -1;
-    p->until = 4 * ((p->stages == 1 ? p->k : p->keep[STAGES - 1]) + p->window + p->sink);
-    if (strcmp(args_text(args, "until"), "auto") && args_int(args, "until", 0, 1 << 30, &p->until, err)) return -1;
-    return 0;
-}
-
 static int hip_check(const struct attn_args *args, struct err *err) {
-    struct params p;
-    return parse(&p, args, err);
+    struct hip_params p;
+    return hip_parse(&p, args, err);
 }
 
 /* ---- Opening ---- */
@@ -192,9 +67,9 @@ static int hip_check(const struct attn_args *args, struct err *err) {
 static size_t carve_lists(struct list *lists, int n, const struct hip *h, char *memory) {
     size_t used = 0;
     for (int i = 0; i < n; i++)
-        for (int s = 0; s < STAGES; s++) {
-            const int last = s == STAGES - 1;
-            size_t room = last ? h->width : h->p.stages == STAGES ? h->p.keep[s] / h->p.chunk[s] : 0;
+        for (int s = 0; s < HIP_STAGES; s++) {
+            const int last = s == HIP_STAGES - 1;
+            size_t room = last ? h->width : h->p.stages == HIP_STAGES ? h->p.keep[s] / h->p.chunk[s] : 0;
             if (memory) *(last ? &lists[i].block : &lists[i].stage[s]) = (int *)(memory + used);
             used += room * sizeof(int);
         }
@@ -202,8 +77,8 @@ static size_t carve_lists(struct list *lists, int n, const struct hip *h, char *
 }
 
 static size_t carve_worker(struct worker *w, char *memory, const struct hip *h) {
-    int keep = h->width, heads = h->p.owner == OWNER_LAYER ? h->shape.n_heads : h->group;
-    for (int s = 0; h->p.stages == STAGES && s < STAGES; s++)
+    int keep = h->width, heads = h->p.owner == HIP_OWNER_LAYER ? h->shape.n_heads : h->group;
+    for (int s = 0; h->p.stages == HIP_STAGES && s < HIP_STAGES; s++)
         if (h->p.keep[s] / h->p.chunk[s] > keep) keep = h->p.keep[s] / h->p.chunk[s];
     const size_t judged = (2 * (size_t)h->width * sizeof *w->now + 63) / 64 * 64;
     size_t used = hip_scorer_carve(&w->scorer, memory, &h->shape, heads, h->p.bq);
@@ -211,6 +86,17 @@ static size_t carve_worker(struct worker *w, char *memory, const struct hip *h) 
     w->now = memory ? (struct judged *)(memory + used) : NULL;
     w->before = memory ? (struct judged *)(memory + used + judged) : NULL;
     return used + 2 * judged;
+}
+
+/* Of what select returns: lists, sink, and the widest window. */
+static int most_pages(const struct hip *h) {
+    const struct hip_params *p = &h->p;
+    const int lists = p->owner == HIP_OWNER_Q ? h->group : 1, late = p->stages == 1 ? p->refresh : p->every[0];
+    const int near = p->window + (late > p->bq ? late : p->bq);
+    const size_t of_block = (size_t)(h->block + KV_PAGE - 2) / KV_PAGE + 1;
+    const size_t pages = (size_t)lists * h->width * of_block + (size_t)(p->sink + near) / KV_PAGE + 4;
+    const size_t all = h->shape.max_tokens ? (size_t)h->shape.max_tokens / KV_PAGE + 1 : (size_t)INT_MAX / KV_PAGE;
+    return (int)(pages < all ? pages : all);
 }
 
 static void hip_close(struct attn_mode *m) {
@@ -231,21 +117,22 @@ static void *zeroed(size_t bytes) {
 
 static int hip_open(struct attn_mode **out, const struct attn_args *args, const struct attn_shape *shape,
                     struct err *err) {
-    struct params p;
-    if (parse(&p, args, err)) return -1;
+    struct hip_params p;
+    if (hip_parse(&p, args, err)) return -1;
     const int group = shape->n_heads / shape->n_kv_heads;
-    if (p.owner == OWNER_Q && group > 64)
+    if (p.owner == HIP_OWNER_Q && group > 64)
         return fail(err, "attention mode hip: owner=q works for up to 64 heads on a KV head, the model has %d", group);
     struct hip *h = calloc(1, sizeof *h);
     if (!h) return fail(err, "attention mode hip: no memory");
     h->shape = *shape;
     h->p = p;
     h->group = group;
-    h->n_owners = p.owner == OWNER_LAYER ? 1 : p.owner == OWNER_Q ? shape->n_heads : shape->n_kv_heads;
-    h->block = p.stages == 1 ? p.bk : p.chunk[STAGES - 1];
-    h->width = (p.stages == 1 ? p.k : p.keep[STAGES - 1]) / h->block;
+    h->n_owners = p.owner == HIP_OWNER_LAYER ? 1 : p.owner == HIP_OWNER_Q ? shape->n_heads : shape->n_kv_heads;
+    h->block = p.stages == 1 ? p.bk : p.chunk[HIP_STAGES - 1];
+    h->width = (p.stages == 1 ? p.k : p.keep[HIP_STAGES - 1]) / h->block;
     h->base = (struct attn_mode){ .ops = &mode_hip, .block = p.bq,
-                                  .max_spans = h->width * (p.owner == OWNER_Q ? 3 * group : 2) + 3 };
+                                  .max_spans = h->width * (p.owner == HIP_OWNER_Q ? 3 * group : 2) + 3,
+                                  .max_pages = most_pages(h) };
     const int n_decode = shape->n_layers * h->n_owners;
     const int n_prefill = ((shape->max_batch - 1) / p.bq + 2) * h->n_owners;
     h->decode = calloc((size_t)n_decode, sizeof *h->decode);
@@ -276,22 +163,22 @@ fail:
 /* ---- Searching ---- */
 
 struct beam {
-    const struct params *p;
+    const struct hip_params *p;
     struct worker *w;
     int end;
     int n_before;                                          /* judged in the round before: w->before */
 };
 
-static int representative(enum rep rep, struct hip_branch b) {
-    return rep == REP_CENTRE ? b.start + b.count / 2 : rep == REP_FIRST ? b.start : b.start + b.count - 1;
+static int representative(enum hip_rep rep, struct hip_branch b) {
+    return rep == HIP_CENTRE ? b.start + b.count / 2 : rep == HIP_FIRST ? b.start : b.start + b.count - 1;
 }
 
 /* Keys, or whole pages, that are scored together, and whose score each may be. */
-struct batch { int n, what[SAMPLED_KEYS], of[SAMPLED_KEYS]; };
+struct batch { int n, what[HIP_SAMPLED], of[HIP_SAMPLED]; };
 
 static void score_batch(struct hip_scorer *s, struct batch *b, void (*score)(struct hip_scorer *, const int *, int, float *),
                         struct judged *judged) {
-    float found[SAMPLED_KEYS];
+    float found[HIP_SAMPLED];
     score(s, b->what, b->n, found);
     for (int i = 0; i < b->n; i++)
         if (found[i] > judged[b->of[i]].score) judged[b->of[i]].score = found[i];
@@ -302,7 +189,7 @@ static void score_batch(struct hip_scorer *s, struct batch *b, void (*score)(str
  * round before: it is not read again. Branches come in the order of their blocks. */
 static void judge_branches(void *ctx, const struct hip_branch *branch, int n, float *score) {
     struct beam *b = ctx;
-    const struct params *p = b->p;
+    const struct hip_params *p = b->p;
     struct hip_scorer *s = &b->w->scorer;
     struct judged *now = b->w->now, *before = b->w->before;
     struct batch single = { .n = 0 }, pages = { .n = 0 };
@@ -316,11 +203,11 @@ static void judge_branches(void *ctx, const struct hip_branch *branch, int n, fl
         }
         const int from = p->sink + now[i].block * p->bk;
         if (in_pages && hip_all_judge(s, from + p->bk - 1)) {
-            if (pages.n + p->bk / KV_PAGE > SAMPLED_KEYS) score_batch(s, &pages, hip_score_pages, now);
+            if (pages.n + p->bk / KV_PAGE > HIP_SAMPLED) score_batch(s, &pages, hip_score_pages, now);
             for (int c = 0; c < p->bk; c += KV_PAGE) pages.what[pages.n] = (from + c) / KV_PAGE, pages.of[pages.n++] = i;
             continue;
         }
-        if (single.n + p->bk / p->sk > SAMPLED_KEYS) score_batch(s, &single, hip_score, now);
+        if (single.n + p->bk / p->sk > HIP_SAMPLED) score_batch(s, &single, hip_score, now);
         for (int c = p->sk - 1; c < p->bk && from + c < b->end; c += p->sk)
             single.what[single.n] = from + c, single.of[single.n++] = i;
     }
@@ -335,8 +222,8 @@ static void judge_keys(void *ctx, const int *key, int n, float *score) { hip_sco
 
 static struct hip_owner owner_at(const struct hip *h, int i) {
     switch (h->p.owner) {
-    case OWNER_KV: return (struct hip_owner){ i, 1, 0, h->group };
-    case OWNER_Q: return (struct hip_owner){ i / h->group, 1, i % h->group, 1 };
+    case HIP_OWNER_KV: return (struct hip_owner){ i, 1, 0, h->group };
+    case HIP_OWNER_Q: return (struct hip_owner){ i / h->group, 1, i % h->group, 1 };
     default: return (struct hip_owner){ 0, h->shape.n_kv_heads, 0, h->group };
     }
 }
@@ -344,7 +231,7 @@ static struct hip_owner owner_at(const struct hip *h, int i) {
 /* q is of the query at pos, all heads. */
 static void search_beam(const struct hip *h, struct worker *w, struct list *l, int layer, int owner, const float *q,
                         int pos, int n) {
-    const struct params *p = &h->p;
+    const struct hip_params *p = &h->p;
     l->end = pos + n - p->window;
     l->searched = pos;
     l->n = 0;
@@ -358,20 +245,20 @@ static void search_beam(const struct hip *h, struct worker *w, struct list *l, i
 /* Stages first.. of the chain; what the ones before have kept is in the list. */
 static void search_chain(const struct hip *h, struct worker *w, struct list *l, int layer, int owner, const float *q,
                          int pos, int n, int first) {
-    const struct params *p = &h->p;
+    const struct hip_params *p = &h->p;
     const int newest = pos - (p->window - p->chunk[0]);    /* a chunk of overlap with the window */
     l->searched = pos;
     l->end = pos + n;
     if (!first) l->n_stage[0] = 0;
-    for (int s = first; s < STAGES; s++) {
+    for (int s = first; s < HIP_STAGES; s++) {
         const int root = p->sink, *parent = s ? l->stage[s - 1] : &root;
         const int parents = s ? l->n_stage[s - 1] : 1;
         const int split = s ? p->chunk[s - 1] / p->chunk[s] : newest < root ? 0 : (newest - root) / p->chunk[0] + 1;
-        int *to = s < STAGES - 1 ? l->stage[s] : l->block;
+        int *to = s < HIP_STAGES - 1 ? l->stage[s] : l->block;
         hip_load(&w->scorer, layer, owner_at(h, owner), q, pos, n, stage_stride[s], 1, 0);
         int kept = hip_stage(to, parent, parents, split, p->chunk[s], p->keep[s] / p->chunk[s], judge_keys, &w->scorer,
                              &w->scratch);
-        *(s < STAGES - 1 ? &l->n_stage[s] : &l->n) = kept;
+        *(s < HIP_STAGES - 1 ? &l->n_stage[s] : &l->n) = kept;
     }
 }
 
@@ -380,17 +267,17 @@ static void search(const struct hip *h, struct list *l, const struct attn_call *
     struct worker *w = &h->workers[omp_get_thread_num()];
     const float *q = c->q + (size_t)(pos - c->pos) * h->shape.n_heads * h->shape.k_dim;
     w->scorer.kv = c->kv;
-    w->scorer.tile = c->tile, w->scorer.peak = c->peak;
+    w->scorer.tile = c->tile, w->scorer.peak = c->peak, w->scorer.matrix = c->matrix;
     if (h->p.stages == 1) search_beam(h, w, l, c->layer, owner, q, pos, n);
     else search_chain(h, w, l, c->layer, owner, q, pos, n, first);
 }
 
-/* The first stage whose time has come, STAGES if none. Layers take turns, so that no step pays for all of them. */
-static int stage_due(const struct params *p, int layer, int pos) {
-    if (p->stages == 1) return (pos + layer) % p->refresh ? STAGES : 0;
-    for (int s = 0; s < STAGES; s++)
+/* The first stage whose time has come, HIP_STAGES if none. Layers take turns, so that no step pays for all of them. */
+static int stage_due(const struct hip_params *p, int layer, int pos) {
+    if (p->stages == 1) return (pos + layer) % p->refresh ? HIP_STAGES : 0;
+    for (int s = 0; s < HIP_STAGES; s++)
         if ((pos + layer) % p->every[s] == 0) return s;
-    return STAGES;
+    return HIP_STAGES;
 }
 
 static void begin_decode(struct hip *h, const struct attn_call *c, int threads) {
@@ -398,7 +285,7 @@ static void begin_decode(struct hip *h, const struct attn_call *c, int threads) 
     const int old = lists->latest != c->pos - 1 || lists->prefills != c->prefills;
     const int due = old ? 0 : stage_due(&h->p, c->layer, c->pos);
     for (int o = 0; o < h->n_owners; o++) lists[o].latest = c->pos, lists[o].prefills = c->prefills;
-    if (due == STAGES) return;
+    if (due == HIP_STAGES) return;
     #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (h->n_owners > 1)
     for (int o = 0; o < h->n_owners; o++) search(h, &lists[o], c, o, c->pos, 1, due);
 }
@@ -423,7 +310,7 @@ static void hip_begin(struct attn_mode *m, const struct attn_call *c) {
     const int most = omp_get_max_threads(), threads = most < h->n_workers ? most : h->n_workers;
     h->pos = c->pos;
     h->decode_now = c->decode;
-    h->sparse = is_sparse(h, c->layer, c->pos, c->n);
+    h->base.scattered = h->sparse = is_sparse(h, c->layer, c->pos, c->n);
     if (h->sparse && c->decode) begin_decode(h, c, threads);
     else if (h->sparse) begin_prefill(h, c, threads);
 }
@@ -466,14 +353,14 @@ static int put_lists(const struct hip *h, struct attn_span *span, int n, const s
 
 static int hip_select(struct attn_mode *m, const struct attn_block *b, struct attn_span *span) {
     const struct hip *h = (struct hip *)m;
-    const int end = b->pos + b->n, n_lists = h->p.owner == OWNER_Q ? h->group : 1;
+    const int end = b->pos + b->n, n_lists = h->p.owner == HIP_OWNER_Q ? h->group : 1;
     if (!h->sparse) {
         *span = (struct attn_span){ .begin = 0, .end = end };
         return 1;
     }
     const struct list *row = h->decode_now ? h->decode + (size_t)b->layer * h->n_owners
                                        : h->prefill + (size_t)(b->pos / h->p.bq - h->pos / h->p.bq) * h->n_owners;
-    const struct list *lists = h->p.owner == OWNER_LAYER ? row : row + (size_t)b->kv_head * n_lists;
+    const struct list *lists = h->p.owner == HIP_OWNER_LAYER ? row : row + (size_t)b->kv_head * n_lists;
     const int window = h->p.window + (b->pos - lists->searched);
     int n = put(span, 0, 0, h->p.sink < end ? h->p.sink : end, 0, 0);
     int at = b->pos + 1 - window;
@@ -497,7 +384,7 @@ static size_t hip_bytes(const struct attn_mode *m) { return ((const struct hip *
 
 const struct attn_ops mode_hip = {
     .name = "hip", .about = "a tree search finds the keys that matter (lossy, cost grows as log of the context)",
-    .source = "arXiv 2406.09827, 2502.08910, 2505.11254", .keys = keys,
+    .source = "arXiv 2406.09827, 2502.08910, 2505.11254", .keys = hip_keys,
     .check = hip_check, .open = hip_open, .close = hip_close, .begin = hip_begin, .select = hip_select,
     .anchors = hip_anchors, .searched = hip_searched, .bytes = hip_bytes,
 };

@@ -179,20 +179,46 @@ static int longest(const struct course *c, int rows) {
     return halves && rows <= MATRIX_ROWS / 4 ? RUN : 2;
 }
 
-/* The pages of a tile, and how far away those are that come after it. */
-static void find_pages(struct matrix_tile *t, const struct rows *x, const struct kvcache *kv, const struct attn_span *span,
-                       int n_spans, int at) {
-    for (int p = 0; p < TILE_PAGES; p++) {
+/* The tile's pages that any row sees. */
+static void take_pages(struct matrix_tile *t, const struct rows *x, const struct kvcache *kv, const int *page, int n) {
+    for (int p = 0; p < n; p++) {
         if (!(t->keys >> (p * KV_PAGE) & 0xffff)) continue;
-        struct kv_page page = kv_page(kv, x->layer, x->kv_head, at / KV_PAGE + p);
-        t->k[p] = page.k, t->v[p] = page.v;
+        const struct kv_page at = kv_page(kv, x->layer, x->kv_head, page[p]);
+        t->k[p] = at.k, t->v[p] = at.v;
     }
+}
+
+/* The tile at an absolute position; its successor's pages are as far from its own as the first one's successor. */
+static void take_in_place(struct tile *tile, uint64_t *seen, const struct rows *x, const struct kvcache *kv,
+                          const struct attn_span *span, int n_spans, int at) {
+    const int own = at / KV_PAGE, page[TILE_PAGES] = { own, own + 1, own + 2, own + 3 };
+    struct matrix_tile *t = &tile->pages;
+    int last;
+    if (!(t->keys = look(seen, x, span, n_spans, at, &tile->first, &last))) return;
+    tile->rows = last - tile->first;
+    take_pages(t, x, kv, page, TILE_PAGES);
     const int later = look_ahead(span, n_spans, at + TILE);
     if (later >= 0 && later * KV_PAGE <= x->pos) {
         const int p = __builtin_ctzll(t->keys) / KV_PAGE;
         struct kv_page next = kv_page(kv, x->layer, x->kv_head, later);
         t->ahead_k = (ptrdiff_t)((uintptr_t)next.k - (uintptr_t)t->k[p]);
         t->ahead_v = (ptrdiff_t)((uintptr_t)next.v - (uintptr_t)t->v[p]);
+    }
+}
+
+/* A tile of pages that lie anywhere: those of its successor are asked for here. */
+static void take_scattered(struct tile *tile, uint64_t *seen, const struct course *c, const struct rows *x, const struct kvcache *kv,
+                           const struct attn_span *span, int n_spans, const int *page, int n) {
+    const size_t k_bytes = tile_k_bytes(c->type_k, c->f->shape.k_dim), v_bytes = tile_v_bytes(c->type_v, c->f->shape.v_dim);
+    const int own = n < TILE_PAGES ? n : TILE_PAGES;
+    int last;
+    if (!(tile->pages.keys = look_pages(seen, x, span, n_spans, page, own, &tile->first, &last))) return;
+    tile->rows = last - tile->first;
+    take_pages(&tile->pages, x, kv, page, own);
+    for (int p = TILE_PAGES; p < n && p < 2 * TILE_PAGES; p++) {
+        const struct kv_page next = kv_page(kv, x->layer, x->kv_head, page[p]);
+        for (size_t b = 0; b < k_bytes; b += 64) __builtin_prefetch((const char *)next.k + b);
+        for (size_t b = 0; b < v_bytes; b += 64) __builtin_prefetch((const char *)next.v + b);
     }
 }
 
@@ -204,23 +230,27 @@ static uint64_t keys_of(const struct tile *t) {
 }
 
 void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partial part, const struct rows *x,
-                   const struct kvcache *kv, const struct attn_span *span, int n_spans, int segment) {
+                   const struct kvcache *kv, const struct walk *walk, int first_span, int segment) {
     const struct kv_shape *type = kv_shape(kv);
-    const int end = x->pos + x->n, matrix = f->matrix && type->type_k != DT_F32 && type->type_v != DT_F32;
+    const int matrix = f->matrix && type->type_k != DT_F32 && type->type_v != DT_F32;
     struct course c = { .f = f, .w = w, .part = part, .type_k = type->type_k, .type_v = type->type_v };
+    const struct attn_span *span = walk->span + first_span;
     struct tile run[RUN];
-    int turned = 0, n = 0;                                 /* n: tiles of a run that waits for more */
+    int n_spans = walk->n_spans - first_span, turned = 0, n = 0;       /* n: tiles of a run that waits for more */
     partial_clear(part, x->n * x->group, f->shape.v_dim);
-    for (int i = 0, at = segment * SEGMENT; i < RUN && at < end; i++, at += TILE) {
+    for (int i = 0; i < RUN; i++) {
+        const int index = segment * SEGMENT_PAGES + i * TILE_PAGES;
+        if (walk->page && index >= walk->n_pages) break;
+        const int at = (walk->page ? walk->page[index] : index) * KV_PAGE;
         uint64_t *seen = w->seen + (size_t)i * f->rows;
         struct tile t = { 0 };
-        int last;
+        if (at >= x->pos + x->n) break;
         while (n_spans && span->end <= at) span++, n_spans--;
         if (!n_spans) break;
-        if (!(t.pages.keys = look(seen, x, span, n_spans, at, &t.first, &last))) continue;
-        t.rows = last - t.first;
+        if (walk->page) take_scattered(&t, seen, &c, x, kv, span, n_spans, walk->page + index, walk->n_pages - index);
+        else take_in_place(&t, seen, x, kv, span, n_spans, at);
+        if (!t.pages.keys) continue;
         t.seen = seen + t.first;
-        find_pages(&t.pages, x, kv, span, n_spans, at);
         t.capped = f->turns ? look_capped(w->capped, x, span, n_spans, at) : 0;
         if (t.capped && !turned) turn_queries(f, w, x, t.capped), turned = 1;
         const int few = matrix && t.rows <= MATRIX_ROWS;

@@ -5,9 +5,8 @@
 #include "attention/carve.h"
 #include "attention/look.h"
 #include "attention/masses.h"
+#include "attention/walk.h"
 #include "kernels/tile_matrix.h"
-
-enum { SEGMENT = 512 };        /* keys of one partial result */
 
 struct sweep {                 /* what all threads share */
     struct attn_shape shape;
@@ -34,8 +33,9 @@ void sweep_carve(struct sweep_scratch *, struct carve *, const struct sweep *);
 
 /* Loads the queries of the rows: q is that of their first token and head, n_heads * k_dim floats from token to token. */
 void sweep_load(const struct sweep *, struct sweep_scratch *, const float *q, const struct rows *);
-/* part = the rows loaded against the keys of one segment. The spans end after the segment begins. */
+/* part = the rows loaded against the keys of one segment; first_span as walk_segment found it. Spans with a cap, and masses,
+ * want pages in their places. */
 void sweep_segment(const struct sweep *, struct sweep_scratch *, struct partial part, const struct rows *,
-                   const struct kvcache *, const struct attn_span *, int n_spans, int segment);
+                   const struct kvcache *, const struct walk *, int first_span, int segment);
 
 #endif

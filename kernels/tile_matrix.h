@@ -36,12 +36,20 @@ struct tile_matrix {
     void (*shape)(int rows);
     /* One block of rows, from row `first` of q on; bit i of pages: page i was there. */
     void (*scores)(float *s, const void *q, int first, int rows, int dim, const void *k, enum dtype, unsigned pages);
+    /* peak[i] = the highest of the scores that any of some blocks of MATRIX_ROWS rows, the first ones of q, gives page i;
+     * -INFINITY at least, and a NaN is passed over. What the unit is for a search: see peak.h. */
+    void (*peaks)(float peak[TILE_PAGES], const void *q, int blocks, int dim, const void *k, enum dtype, unsigned pages);
     /* out[rows][dim] += p[rows][TILE] * values; keys as in load_v. */
     void (*gather)(float *out, const float *p, int rows, int dim, const void *v, enum dtype, uint64_t keys);
     /* The same for n tiles straight from their pages, when one block of rows is all that meets them. */
     void (*scores_run)(const struct matrix_tile *, int n, const void *q, int first, int rows, int dim, enum dtype);
     void (*gather_run)(float *out, const struct matrix_tile *, int n, int rows, int dim, enum dtype);
 };
+
+/* What room_q and room_k of every unit stay below, for scratch laid out before one is known: rows of two bfloat16 parts, and
+ * scales. */
+static inline size_t matrix_room_q(int rows, int dim) { return (size_t)rows * ((size_t)(dim + 31) / 32) * 128; }
+static inline size_t matrix_room_k(int dim) { return matrix_room_q(TILE + 2, dim); }
 
 extern const struct tile_matrix tile_amx;
 

@@ -1,6 +1,7 @@
 /* The highest score in a page: the very number that the highest of tile.h's scores is, for each set of kernels. */
 #include "kernels/kernels.h"
 #include "kernels/peak.h"
+#include "kernels/tile_matrix.h"
 #include "tests/common/check.h"
 #include "base/rand.h"
 #include <math.h>
@@ -60,7 +61,56 @@ static void test_peaks(void **state) {
     for (char *name = strtok(names, " "); name; name = strtok(NULL, " ")) peaks(kernels_pick(name));
 }
 
+/* The matrix unit's: of its own scores the highest, for any number of pages and blocks, NaN or not. */
+static void matrix_peaks(const struct tile_matrix *m, enum dtype type, int dim, struct rand *r) {
+    enum { BLOCKS = 5, ROWS = BLOCKS * MATRIX_ROWS };
+    char *pages = aligned_alloc(64, TILE_PAGES * tile_k_bytes(type, dim));
+    void *k = aligned_alloc(64, matrix_room_k(dim)), *q_order = aligned_alloc(64, matrix_room_q(ROWS, dim));
+    static float q[ROWS * 256], s[MATRIX_ROWS * TILE], key[256];
+    const void *page[TILE_PAGES] = { NULL };
+    assert_true(m->room_k(dim) <= matrix_room_k(dim) && m->room_q(ROWS, dim) <= matrix_room_q(ROWS, dim));
+    for (int turn = 0; turn < 12; turn++) {
+        const int blocks = 1 + turn % BLOCKS, count = 1 + turn % TILE_PAGES;
+        for (int i = 0; i < ROWS * dim; i++) q[i] = rand_normal(r);
+        for (int p = 0; p < count; p++) {
+            page[p] = pages + (size_t)p * tile_k_bytes(type, dim);
+            for (int j = 0; j < KV_PAGE; j++) {
+                for (int i = 0; i < dim; i++) key[i] = rand_normal(r);
+                if (turn > 8 && j == turn && (type == DT_F16 || type == DT_BF16)) *key = NAN;
+                tile_put_k((void *)page[p], type, dim, j, key);
+            }
+        }
+        for (int p = count; p < TILE_PAGES; p++) page[p] = NULL;
+        float got[TILE_PAGES], want[TILE_PAGES] = { -INFINITY, -INFINITY, -INFINITY, -INFINITY };
+        m->load_q(q_order, q, ROWS, dim);
+        m->load_k(k, page, type, dim, 0);
+        m->shape(MATRIX_ROWS);
+        for (int b = 0; b < blocks; b++) {
+            m->scores(s, q_order, b * MATRIX_ROWS, MATRIX_ROWS, dim, k, type, (1u << count) - 1);
+            for (int i = 0; i < MATRIX_ROWS * TILE; i++)
+                if (i % TILE < count * KV_PAGE && s[i] > want[i % TILE / KV_PAGE]) want[i % TILE / KV_PAGE] = s[i];
+        }
+        m->peaks(got, q_order, blocks, dim, k, type, (1u << count) - 1);
+        m->shape(0);
+        if (memcmp(got, want, sizeof got))
+            fail_msg("%s, %d floats, %d blocks, %d pages: %g %g %g %g", dtype_name(type), dim, blocks, count, got[0], got[1],
+                     got[2], got[3]);
+    }
+    free(pages), free(k), free(q_order);
+}
+
+static void test_matrix_peaks(void **state) {
+    static const enum dtype of_matrix[] = { DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0 };
+    const struct tile_matrix *m = kernels_pick(NULL)->matrix;
+    struct rand r = { 5 };
+    (void)state;
+    if (!m) skip();
+    for (size_t t = 0; t < sizeof of_matrix / sizeof *of_matrix; t++)
+        for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+            if (tile_supports(of_matrix[t], dims[d])) matrix_peaks(m, of_matrix[t], dims[d], &r);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_peaks) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_peaks), cmocka_unit_test(test_matrix_peaks) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
