@@ -35,9 +35,8 @@ def document(d, n_tokens, listing, plain, variety=True, held=False):
         elif k < listing + .28: task = d.pick(K.HARDER)(d, held)
         else: task = K.fact(d, held, d.pick(relations), variety)
         wanted -= max(1, len(task.statements) - 1)
-        taken = {(task.kind, k) for k in (task.key, *task.apart)}
-        if taken & keys: continue
-        keys |= taken
+        if (task.kind, task.key) in keys: continue
+        keys.add((task.kind, task.key))
         asked = d.pick([0, 1, 1, 2, 2])
         at = sorted(d.uniform() * .85 for _ in task.statements)
         for u, s in zip(at, task.statements):

@@ -20,14 +20,14 @@ from attention import attend, s2_until
 class Shape:
     vocabulary: int = 2048
     width: int = 192
-    layers: int = 6
+    layers: int = 5
     heads: int = 4
     kv_heads: int = 2
     head_dim: int = 64
     ff: int = 384
     rope_base: float = 10000.0
     pairs: tuple = (0, 1, 2, 3, 4, 6, 8, 12)        # of head_dim / 2
-    look_up_layers: tuple = (2, 4)
+    look_up_layers: tuple = (2,)
     # The S2 mask; s2_block 0: every head sees everything. Phases go by KV head.
     s2_block: int = 0
     s2_local: int = 4

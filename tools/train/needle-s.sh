@@ -1,6 +1,6 @@
 #!/bin/sh
 # Trains models/needle-s.gguf and, with --s2, its twin models/needle-s2.gguf: the same recipe under the S2 mask.
-# About an hour and a half on one core with AMX, each. The directory (build/train) keeps checkpoints and tokenizer.
+# About an hour on one core with AMX, each. The directory (build/train) keeps checkpoints and tokenizer.
 #     tools/train/needle-s.sh [--s2] [DIRECTORY]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,6 +20,6 @@ mkdir -p "$dir/$name"
 }
 export OMP_WAIT_POLICY=passive
 # shellcheck disable=SC2086
-"$python" "$here/train.py" --out "$dir/$name" --tokens 32e6 --seed 1 $mask | tee "$dir/$name/log"
+"$python" "$here/train.py" --out "$dir/$name" --tokens 20e6 --seed 1 $mask | tee "$dir/$name/log"
 "$python" "$here/export.py" "$dir/$name/model.pt" "$dir/$name/tokenizer.model" "$here/../../models/$name.gguf" --name "$name" --type f16
 echo "models/$name.gguf is new"
