@@ -1,7 +1,7 @@
 #!/bin/sh
 # Remakes the tables and heat maps of docs/quality.md: every attention mode and cache type on the trained models - needles, tasks,
 # perplexity, cost. Rows that are there already are kept (docs/quality/*.jsonl): delete them to measure anew.
-#     [THREADS=2] tools/quality.sh [grid|tasks|text|twins]...        (default: all; about half an hour on two cores)
+#     [THREADS=2] tools/quality.sh [grid|tasks|settings|text|twins]...        (default: all; about 45 minutes on two cores)
 set -eu
 cd "$(dirname "$0")/.."
 model=models/needle-s.gguf
@@ -29,6 +29,7 @@ $(cat models/needle-s.delta.txt)
 delta,full=0,budget=64
 s2,approx=1
 s2,approx=1,block=16,local=16,dense_first=1,dense_every=0
+moa
 moa,beta=0.25
 END
 }
@@ -63,8 +64,8 @@ needle() {
 
 grid() {
     needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,25,50,75,95
-    needle $out/grid.jsonl --task single --lengths 4k,16k --depths 5,50,95 --kv q8_0,q4_0
-    needle $out/grid.jsonl --task single --lengths 32k --depths 5,50
+    needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,50,95 --kv q8_0,q4_0
+    needle $out/grid.jsonl --task single --lengths 32k --depths 5,50 --kv f16,q8_0,q4_0
     depths=5,25,50,75,95
     ask $model full $out/full.jsonl --task single,words --lengths 1k,4k,16k --depths $depths --trials 4
     ask $model full $out/full.jsonl --task single --lengths 32k --depths $depths --trials 4
@@ -108,11 +109,22 @@ twins() {
     block twins-cost "$work/table"
 }
 
-[ $# -gt 0 ] || set -- grid tasks text twins
+# What the keys of a mode are worth: the defaults among their neighbours.
+settings() {
+    for mode in stream,recent=252 stream stream,recent=4092 duo,ratio=0.1 duo,ratio=0.2,recent=64 duo,ratio=0.2 duo,ratio=0.2,recent=1024 duo \
+        hip,k=256 hip hip,k=4096 hip,dense=2 hip,dense=0 hip,dense=0,k=4096 delta,budget=16,recent=2 delta delta,budget=256 \
+        delta,full=0,1,2 delta,full=0; do
+        ask $model "$mode" $out/settings.jsonl --task single,multivalue,hop --lengths 4k,16k --depths 10,50,90
+    done
+    ./bin/needle --plot-only $out/settings.jsonl --table pivot --no-png | legend >"$work/table"
+    block settings "$work/table"
+}
+
+[ $# -gt 0 ] || set -- grid tasks settings text twins
 for part; do
     case $part in
-    grid | tasks | text | twins) $part ;;
-    *) echo "quality.sh: got '$part', wanted grid, tasks, text or twins" >&2; exit 2 ;;
+    grid | tasks | settings | text | twins) $part ;;
+    *) echo "quality.sh: got '$part', wanted grid, tasks, settings, text or twins" >&2; exit 2 ;;
     esac
 done
 {
