@@ -33,12 +33,13 @@ printf '%-58s %-6s %7s %9s %9s %8s\n' --attn needle "KV MiB" "keys read" prefill
 printf '%-58s %-6s %7s %9s %9s %8s\n' "" "" "" "per token" t/s t/s
 ask $model full
 ask $model stream
-ask $model duo,heads=models/needle-s.heads.tsv,ratio=0.2
-ask $model "$(cat models/needle-s.delta.txt)"
+ask $model duo,ratio=0.2
+ask $model delta
 ask $model hip
 ask $model hip,dense=0
 ask $model s2,approx=1
 ask $model moa
+ask $model moa,beta=0.25
 echo
 echo "== The same question to $twin, which was trained with s2"
 ask $twin s2
