@@ -63,6 +63,12 @@ const char *args_text(const struct attn_args *a, const char *key) {
     return a->value[i];
 }
 
+int args_given(const struct attn_args *a, const char *key) {
+    int i = find(a->keys, key);
+    assert(i >= 0);
+    return a->value[i] != a->keys[i].value;                /* the very string is the default */
+}
+
 int args_int(const struct attn_args *a, const char *key, int lo, int hi, int *out, struct err *err) {
     const char *text = args_text(a, key);
     char *end;

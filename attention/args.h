@@ -22,6 +22,8 @@ int args_parse(struct attn_args *, const char *mode, const struct attn_key *keys
 void args_print(const struct attn_args *, char *buf, size_t size);
 
 const char *args_text(const struct attn_args *, const char *key);
+/* Whether the text said it, even if it said the default. */
+int args_given(const struct attn_args *, const char *key);
 /* The value as a number lo..hi. */
 int args_int(const struct attn_args *, const char *key, int lo, int hi, int *out, struct err *);
 int args_real(const struct attn_args *, const char *key, double lo, double hi, double *out, struct err *);

@@ -50,18 +50,12 @@ static int three(const struct attn_args *args, const char *key, int *out, struct
     return 0;
 }
 
-static const char *default_of(const char *key) {
-    const struct attn_key *k = hip_keys;
-    while (strcmp(k->name, key)) k++;
-    return k->value;
-}
-
 /* A parameter of the other search would be silently without effect. */
 static int check_foreign(const struct attn_args *args, int stages, struct err *err) {
     const char *const *foreign = stages == 1 ? of_three_stages : of_one_stage;
     size_t n = stages == 1 ? sizeof of_three_stages : sizeof of_one_stage;
     for (size_t i = 0; i < n / sizeof *foreign; i++)
-        if (args_text(args, foreign[i]) != default_of(foreign[i]))     /* the very string: else it was given */
+        if (args_given(args, foreign[i]))
             return fail(err, "attention mode hip: %s=%.64s has no meaning with stages=%d", foreign[i],
                         args_text(args, foreign[i]), stages);
     return 0;

@@ -118,7 +118,7 @@ static void prefetch(const struct hip_scorer *s, int kv_head, const int *key, in
         if (key[i] / KV_PAGE == have) continue;
         have = key[i] / KV_PAGE;
         const char *page = kv_page(s->kv, s->layer, kv_head, have).k;
-        for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(page + b);
+        tile_prefetch(page, bytes);
     }
 }
 
@@ -175,10 +175,7 @@ void hip_score(struct hip_scorer *s, const int *key, int n, float *score) {
 
 static void prefetch_keys(const struct hip_scorer *s, int kv_head, const int *page, int n) {
     const size_t bytes = tile_k_bytes(kv_shape(s->kv)->type_k, s->shape.k_dim);
-    for (int i = 0; i < n; i++) {
-        const char *keys = kv_page(s->kv, s->layer, kv_head, page[i]).k;
-        for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(keys + b);
-    }
+    for (int i = 0; i < n; i++) tile_prefetch(kv_page(s->kv, s->layer, kv_head, page[i]).k, bytes);
 }
 
 /* Many queries: all of them meet a tile of pages, which may lie anywhere, in the matrix unit. */
@@ -212,14 +209,14 @@ static void score_head(struct hip_scorer *s, int g, const int *page, int n, floa
     const char *coming[AHEAD];
     for (int i = 0; i < AHEAD && i < n; i++) {
         coming[i] = kv_page(s->kv, s->layer, kv_head, page[i]).k;
-        for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(coming[i] + b);
+        tile_prefetch(coming[i], bytes);
     }
     for (int i = 0; i < n; i++) {
         const void *keys = coming[i % AHEAD];
         const char *next = NULL;
         if (i + AHEAD < n) next = coming[i % AHEAD] = kv_page(s->kv, s->layer, kv_head, page[i + AHEAD]).k;
         if (!direct) {
-            for (size_t b = 0; next && b < bytes; b += 64) __builtin_prefetch(next + b);
+            if (next) tile_prefetch(next, bytes);
             s->tile->unpack_k(s->page, keys, type, dim);
             keys = s->page, next = NULL;
         }

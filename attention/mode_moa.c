@@ -82,17 +82,11 @@ static int span_of(double alpha, double beta, int length) {
 
 /* ---- The mode ---- */
 
-static int given(const struct attn_args *args, const char *name) {
-    for (const struct attn_key *k = keys; k->name; k++)
-        if (!strcmp(k->name, name)) return args_text(args, name) != k->value;     /* the very string: the default */
-    return 0;
-}
-
 static int moa_check(const struct attn_args *args, struct err *err) {
     double x;
     int n;
     for (int i = 0; i < 2 && *args_text(args, "plan"); i++)
-        if (given(args, i ? "beta" : "alpha"))
+        if (args_given(args, i ? "beta" : "alpha"))
             return fail(err, "attention mode moa: plan=%.64s and %s=%.64s both say how long the spans are",
                         args_text(args, "plan"), i ? "beta" : "alpha", args_text(args, i ? "beta" : "alpha"));
     return args_real(args, "alpha", -LENGTH_MOST, LENGTH_MOST, &x, err) || args_real(args, "beta", -1024, 1024, &x, err) ||

@@ -217,8 +217,8 @@ static void take_scattered(struct tile *tile, uint64_t *seen, const struct cours
     take_pages(&tile->pages, x, kv, page, own);
     for (int p = TILE_PAGES; p < n && p < 2 * TILE_PAGES; p++) {
         const struct kv_page next = kv_page(kv, x->layer, x->kv_head, page[p]);
-        for (size_t b = 0; b < k_bytes; b += 64) __builtin_prefetch((const char *)next.k + b);
-        for (size_t b = 0; b < v_bytes; b += 64) __builtin_prefetch((const char *)next.v + b);
+        tile_prefetch(next.k, k_bytes);
+        tile_prefetch(next.v, v_bytes);
     }
 }
 

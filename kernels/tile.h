@@ -27,6 +27,10 @@ int tile_supports(enum dtype type, int dim);
 
 size_t tile_k_bytes(enum dtype type, int dim);           /* one page, a multiple of 64 */
 size_t tile_v_bytes(enum dtype type, int dim);
+/* Asks for the lines of a page, or of its keys or values, that will be read soon. */
+static inline void tile_prefetch(const void *page, size_t bytes) {
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)page + b);
+}
 
 /* Stores the dim floats x of one token, or reads them back to x[i * stride]; slot 0..KV_PAGE-1. */
 void tile_put_k(void *page, enum dtype type, int dim, int slot, const float *x);

@@ -147,10 +147,8 @@ static int prove(struct search *h, const struct verdict *v, struct err *err) {
 
 /* The mean copy score of every query head, to be freed; NULL: no memory. */
 static float *query_scores(const struct heads_table *t) {
-    const int n = t->n_layers * t->n_heads;
-    float *copy = calloc((size_t)n, sizeof *copy);
-    for (int r = 0; copy && r < t->n_runs; r++)
-        for (int i = 0; i < n; i++) copy[i] += t->copy[(size_t)r * n + i] / (float)t->n_runs;
+    float *copy = calloc((size_t)t->n_layers * (size_t)t->n_heads, sizeof *copy);
+    if (copy) heads_table_query_copy(t, copy);
     return copy;
 }
 

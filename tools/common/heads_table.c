@@ -35,14 +35,23 @@ void heads_table_free(struct heads_table *t) {
     t->n_runs = t->room = 0;
 }
 
+/* The mean over the runs of query head i of n. */
+static float mean_copy(const struct heads_table *t, int n, int i) {
+    double sum = 0;
+    for (int r = 0; r < t->n_runs; r++) sum += t->copy[(size_t)r * n + i];
+    return t->n_runs ? (float)(sum / t->n_runs) : 0;
+}
+
 void heads_table_copy(const struct heads_table *t, float *out) {
     const int group = t->n_heads / t->n_kv_heads, n = t->n_layers * t->n_heads;
     for (int i = 0; i < n / group; i++) out[i] = 0;
-    for (int i = 0; i < n; i++) {                          /* groups lie together, in the order of the KV heads */
-        double sum = 0;
-        for (int r = 0; r < t->n_runs; r++) sum += t->copy[(size_t)r * n + i];
-        out[i / group] = fmaxf(out[i / group], t->n_runs ? (float)(sum / t->n_runs) : 0);
-    }
+    for (int i = 0; i < n; i++)                            /* groups lie together, in the order of the KV heads */
+        out[i / group] = fmaxf(out[i / group], mean_copy(t, n, i));
+}
+
+void heads_table_query_copy(const struct heads_table *t, float *out) {
+    const int n = t->n_layers * t->n_heads;
+    for (int i = 0; i < n; i++) out[i] = mean_copy(t, n, i);
 }
 
 void heads_table_mean(const struct heads_table *t, const float *of, float *out) {

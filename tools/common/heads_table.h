@@ -18,6 +18,8 @@ void heads_table_free(struct heads_table *);
 
 /* Over all runs, [n_layers][n_kv_heads]: the mean copy score of the best query head of each group. */
 void heads_table_copy(const struct heads_table *, float *out);
+/* The mean copy score of every query head: out[n_layers * n_heads]. */
+void heads_table_query_copy(const struct heads_table *, float *out);
 /* The mean of the table's harm or local; and the mean over the runs of its rank within the run. */
 void heads_table_mean(const struct heads_table *, const float *of, float *out);
 void heads_table_rank(const struct heads_table *, const float *of, float *out);

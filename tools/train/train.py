@@ -41,11 +41,11 @@ def arguments():
     return p.parse_args()
 
 
-def shape_of(o):
+def shape_of(o, init):
     s2 = [int(n) for n in o.s2.split(":")] if o.s2 else []
     s2 = dict(zip(("s2_block", "s2_local", "s2_stride", "s2_dense"), s2))
-    if o.init:
-        return model.Shape(**{**torch.load(o.init)["shape"], **{k: getattr(model.Shape, k) for k in model.Shape.__annotations__ if k.startswith("s2_")}, **s2})
+    if init:
+        return model.Shape(**{**init["shape"], **{k: getattr(model.Shape, k) for k in model.Shape.__annotations__ if k.startswith("s2_")}, **s2})
     return model.Shape(vocabulary=o.vocabulary, width=o.width, layers=o.layers, heads=o.heads, kv_heads=o.kv_heads,
                        head_dim=o.head_dim, ff=o.ff, **s2)
 
@@ -126,8 +126,9 @@ def main():
         net, file = model.load(f"{o.out}/model.pt")
         seen = file["tokens"]
     else:
-        net = model.start(shape_of(o))
-        if o.init: net.load_state_dict(torch.load(o.init)["weights"])
+        init = torch.load(o.init) if o.init else None
+        net = model.start(shape_of(o, init))
+        if init: net.load_state_dict(init["weights"])
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}M parameters", flush=True)
     matrices = net.matrices()
     rest = [p for p in net.parameters() if all(p is not m for m, _ in matrices)]
