@@ -200,7 +200,7 @@ static void attend_block(struct flash *f, struct worker *w, struct attn_mode *mo
         struct rows x = *block;
         x.pos += t;
         x.n = block->n - t < most ? block->n - t : most;
-        sweep_load(&f->sweep, &w->scratch, q_head + (x.pos - call_pos) * q_token, &x);
+        sweep_load(&f->sweep, &w->scratch, q_head + (x.pos - call_pos) * q_token, &x, kv_shape(kv)->type_k);
         partial_clear(w->total, x.n * f->group, f->sweep.shape.v_dim);
         int first = 0, segment = 0;
         while ((segment = walk_segment(&walk, segment, &first)) >= 0) {
@@ -272,7 +272,7 @@ static void run_segments(struct flash *f, struct attn_mode *mode, float *out, co
                     if (i >= f->n_pieces[g]) continue;
                     const struct piece *piece = f->pieces + (size_t)g * IN_FLIGHT + i;
                     struct rows x = { layer, g, pos, n, f->group };
-                    sweep_load(&f->sweep, &w->scratch, q + (size_t)g * f->group * f->sweep.shape.k_dim, &x);
+                    sweep_load(&f->sweep, &w->scratch, q + (size_t)g * f->group * f->sweep.shape.k_dim, &x, kv_shape(kv)->type_k);
                     sweep_segment(&f->sweep, &w->scratch, partial_at(f->parts, g * room + (size_t)i * rows, vd), &x, kv,
                                   &f->walks[g], piece->first_span, piece->segment);
                 }

@@ -49,11 +49,12 @@ static void load_matrix(struct hip_scorer *s) {
     const struct tile_matrix *m = s->matrix;
     const int dim = s->shape.k_dim, rows = s->n_rows, padded = s->blocks_matrix * MATRIX_ROWS;
     const size_t row = m->room_q(1, dim);
+    const enum dtype type = kv_shape(s->kv)->type_k;
     for (int g = 0; g < s->owner.n_kv_heads; g++) {
         const float *q = s->q + (size_t)g * rows * dim;
         char *to = (char *)s->q_matrix + (size_t)g * padded * row;
-        m->load_q(to, q, rows, dim);
-        for (int r = rows; r < padded; r++) m->load_q(to + r * row, q + (size_t)(rows - 1) * dim, 1, dim);
+        m->load_q(to, q, rows, dim, type);
+        for (int r = rows; r < padded; r++) m->load_q(to + r * row, q + (size_t)(rows - 1) * dim, 1, dim, type);
     }
 }
 
@@ -183,7 +184,7 @@ static void score_by_matrix(struct hip_scorer *s, int g, const int *page, int n,
     const int dim = s->shape.k_dim, kv_head = s->owner.kv_head + g;
     const enum dtype type = kv_shape(s->kv)->type_k;
     const char *q = (const char *)s->q_matrix + (size_t)g * s->matrix->room_q(s->blocks_matrix * MATRIX_ROWS, dim);
-    s->matrix->shape(MATRIX_ROWS);
+    s->matrix->shape(MATRIX_ROWS, type);
     for (int i = 0; i < n; i += TILE_PAGES) {
         const int count = n - i < TILE_PAGES ? n - i : TILE_PAGES, rest = n - i - count;
         const void *keys[TILE_PAGES] = { NULL };
@@ -195,7 +196,7 @@ static void score_by_matrix(struct hip_scorer *s, int g, const int *page, int n,
         for (int p = 0; p < count; p++)
             if (peak[p] > score[i + p]) score[i + p] = peak[p];
     }
-    s->matrix->shape(0);
+    s->matrix->shape(0, type);
 }
 
 /* Pages are far apart: those AHEAD are on their way while one is scored. Few queries read keys as they are stored, for many

@@ -21,17 +21,17 @@ void sweep_carve(struct sweep_scratch *w, struct carve *c, const struct sweep *f
 }
 
 /* Times scale and log2(e), as exponentials are taken in base 2. */
-void sweep_load(const struct sweep *f, struct sweep_scratch *w, const float *q, const struct rows *x) {
+void sweep_load(const struct sweep *f, struct sweep_scratch *w, const float *q, const struct rows *x, enum dtype type_k) {
     const size_t dim = f->shape.k_dim, width = x->group * dim;
     const float scale = f->shape.scale * 1.44269504f;
     for (int t = 0; t < x->n; t++)
         for (size_t i = 0; i < width; i++)
             w->q[t * width + i] = scale * q[t * (size_t)f->shape.n_heads * dim + i];
-    if (f->matrix) f->matrix->load_q(w->q_matrix, w->q, x->n * x->group, f->shape.k_dim);
+    if (f->matrix) f->matrix->load_q(w->q_matrix, w->q, x->n * x->group, f->shape.k_dim, type_k);
 }
 
 /* The queries of the rows as RoPE would leave them at cap: those beyond it are turned back. */
-static void turn_queries(const struct sweep *f, struct sweep_scratch *w, const struct rows *x, int cap) {
+static void turn_queries(const struct sweep *f, struct sweep_scratch *w, const struct rows *x, int cap, enum dtype type_k) {
     const int kd = f->shape.k_dim, pairs = f->shape.n_rot / 2;
     const int step = f->shape.rope_split ? 1 : 2, apart = f->shape.rope_split ? pairs : 1;
     memcpy(w->turned, w->q, (size_t)x->n * x->group * kd * sizeof *w->q);
@@ -47,7 +47,7 @@ static void turn_queries(const struct sweep *f, struct sweep_scratch *w, const s
             }
         }
     }
-    if (f->matrix) f->matrix->load_q(w->turned_matrix, w->turned, x->n * x->group, kd);
+    if (f->matrix) f->matrix->load_q(w->turned_matrix, w->turned, x->n * x->group, kd, type_k);
 }
 
 /* Puts the scores of the keys that are met as if nearer in their places. */
@@ -73,7 +73,8 @@ struct course {
     struct sweep_scratch *w;
     struct partial part;
     enum dtype type_k, type_v;
-    int shaped;                            /* rows the matrix unit is set up for */
+    int shaped;                            /* rows the matrix unit is set up for, */
+    enum dtype shaped_type;                /* and of what */
 };
 
 static void softmax(const struct course *c, const struct tile *t, int from, int rows, float *out, int dim) {
@@ -109,8 +110,10 @@ static void by_vectors(const struct course *c, struct tile t) {
     f->tile->gather(out, x->s, t.rows, vd, x->v, type_v, x->keys, x->ahead_v);
 }
 
-static void shape(struct course *c, int rows) {
-    if (rows != c->shaped) c->f->matrix->shape(rows), c->shaped = rows;
+static void shape(struct course *c, int rows, enum dtype type) {
+    if (rows == c->shaped && type == c->shaped_type) return;
+    c->f->matrix->shape(rows, type);
+    c->shaped = rows, c->shaped_type = type;
 }
 
 /* With the matrix unit: a few rows at a time, so that their scores stay near. */
@@ -127,7 +130,7 @@ static void by_matrix(struct course *c, const struct tile *t) {
         const int row = t->first + r;
         float *s = x->s + (size_t)r * TILE, *out = c->part.out + (size_t)row * vd;
         n = t->rows - r < MATRIX_ROWS ? t->rows - r : MATRIX_ROWS;
-        shape(c, n);
+        shape(c, n, c->type_k);
         f->matrix->scores(s, w->q_matrix, row, n, kd, w->k, c->type_k, pages);
         if (t->capped) {
             float *nearer = w->s_capped + (size_t)row * TILE;
@@ -135,6 +138,7 @@ static void by_matrix(struct course *c, const struct tile *t) {
             take_capped(s, nearer, w->capped + row, n);
         }
         softmax(c, t, r, n, out, vd);
+        shape(c, n, c->type_v);
         f->matrix->gather(out, s, n, vd, w->v, c->type_v, x->keys);
     }
 }
@@ -149,27 +153,28 @@ static void by_matrix_run(struct course *c, const struct tile *t, int n) {
     float *out = c->part.out + (size_t)first * vd;
     int done = 0;
     for (int i = 0; i < n; i++) pages[i] = t[i].pages;
-    shape(c, rows);
-    f->matrix->scores_run(pages, n, c->w->q_matrix, first, rows, f->shape.k_dim, c->type_k);
+    shape(c, rows, c->type_k);
+    f->matrix->scores_run(pages, n, c->w->k, c->w->q_matrix, first, rows, f->shape.k_dim, c->type_k);
     if (t->capped) {                                       /* alone in its run */
         struct matrix_tile nearer = *pages;
         nearer.s = c->w->s_capped + (size_t)first * TILE;
-        f->matrix->scores_run(&nearer, 1, c->w->turned_matrix, first, rows, f->shape.k_dim, c->type_k);
+        f->matrix->scores_run(&nearer, 1, c->w->k, c->w->turned_matrix, first, rows, f->shape.k_dim, c->type_k);
         take_capped(pages->s, nearer.s, c->w->capped + first, rows);
     }
+    shape(c, rows, c->type_v);
     for (int i = 0; i < n; i++) {
         float scale[MATRIX_ROWS];
         memcpy(scale, ones, sizeof scale);
         softmax(c, &t[i], 0, rows, scale, 1);
         if (!memcmp(scale, ones, sizeof scale)) continue;
-        if (done < i) f->matrix->gather_run(out, pages + done, i - done, rows, vd, c->type_v);
+        if (done < i) f->matrix->gather_run(out, pages + done, i - done, c->w->v, rows, vd, c->type_v);
         done = i;
         for (int r = 0; r < rows; r++) {
             float *row = out + (size_t)r * vd, by = scale[r];
             if (by != 1) for (int j = 0; j < vd; j++) row[j] *= by;
         }
     }
-    f->matrix->gather_run(out, pages + done, n - done, rows, vd, c->type_v);
+    f->matrix->gather_run(out, pages + done, n - done, c->w->v, rows, vd, c->type_v);
 }
 
 /* Tiles of a run: the scores and weights of many rows, or two sets of weights with scales, would crowd out of the nearest cache
@@ -252,7 +257,7 @@ void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partia
         if (!t.pages.keys) continue;
         t.seen = seen + t.first;
         t.capped = f->turns ? look_capped(w->capped, x, span, n_spans, at) : 0;
-        if (t.capped && !turned) turn_queries(f, w, x, t.capped), turned = 1;
+        if (t.capped && !turned) turn_queries(f, w, x, t.capped, c.type_k), turned = 1;
         const int few = matrix && t.rows <= MATRIX_ROWS;
         if (n && (!few || t.capped || t.first != run->first || t.rows != run->rows)) by_matrix_run(&c, run, n), n = 0;
         t.pages.s = few ? w->s + (size_t)i * MATRIX_ROWS * TILE : w->s;
@@ -267,5 +272,5 @@ void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partia
         if (n && (t.capped || n == longest(&c, t.rows))) by_matrix_run(&c, run, n), n = 0;
     }
     if (n) by_matrix_run(&c, run, n);
-    if (c.shaped) f->matrix->shape(0);
+    if (c.shaped) f->matrix->shape(0, c.shaped_type);
 }

@@ -31,8 +31,9 @@ struct sweep_scratch {         /* of one thread */
 
 void sweep_carve(struct sweep_scratch *, struct carve *, const struct sweep *);
 
-/* Loads the queries of the rows: q is that of their first token and head, n_heads * k_dim floats from token to token. */
-void sweep_load(const struct sweep *, struct sweep_scratch *, const float *q, const struct rows *);
+/* Loads the queries of the rows, for keys of that type: q is that of their first token and head, n_heads * k_dim floats from token
+ * to token. */
+void sweep_load(const struct sweep *, struct sweep_scratch *, const float *q, const struct rows *, enum dtype type_k);
 /* part = the rows loaded against the keys of one segment; first_span as walk_segment found it. Spans with a cap, and masses,
  * want pages in their places. */
 void sweep_segment(const struct sweep *, struct sweep_scratch *, struct partial part, const struct rows *,

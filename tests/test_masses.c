@@ -65,8 +65,9 @@ static float *attend(const struct problem *p, const struct kernels *k, struct sp
     return out;
 }
 
-/* peak and mean in double, of what the cache holds; returns the relative error f32 scores may cause. */
-static double naive(const struct problem *p, double *peak, double *mean) {
+/* peak and mean in double, of what the cache holds; returns the relative error that scores in f32 may cause, or those of a matrix
+ * unit (tile_matrix.h). */
+static double naive(const struct problem *p, const struct kernels *k, double *peak, double *mean) {
     const struct attn_shape *s = &p->shape;
     const size_t kd = s->k_dim;
     struct kvcache *kv = cache_of(p);
@@ -98,14 +99,15 @@ static double naive(const struct problem *p, double *peak, double *mean) {
     free(prob);
     free(key);
     kv_close(kv);
-    return 2 * (kd + 3) * FLT_EPSILON * largest + 1e-6;     /* a score's error enters the weight and the sum */
+    const double of_term = k->matrix && p->type_k != DT_F32 ? 0x1p-16 : 0;
+    return 2 * ((kd + 3) * FLT_EPSILON + of_term) * largest + 1e-6;      /* a score's error enters the weight and the sum */
 }
 
 static void check(const struct problem *p, const struct kernels *k) {
     static double peak[PAGES], mean[PAGES];
     static struct spy spy, silent;
     const size_t width = (size_t)p->shape.n_heads * p->shape.v_dim;
-    const double allowed = naive(p, peak, mean);
+    const double allowed = naive(p, k, peak, mean);
     spy = (struct spy){ .ask = 1 };
     silent = (struct spy){ 0 };
     float *out = attend(p, k, &spy), *plain = attend(p, k, &silent);

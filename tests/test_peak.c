@@ -82,16 +82,16 @@ static void matrix_peaks(const struct tile_matrix *m, enum dtype type, int dim, 
         }
         for (int p = count; p < TILE_PAGES; p++) page[p] = NULL;
         float got[TILE_PAGES], want[TILE_PAGES] = { -INFINITY, -INFINITY, -INFINITY, -INFINITY };
-        m->load_q(q_order, q, ROWS, dim);
+        m->load_q(q_order, q, ROWS, dim, type);
         m->load_k(k, page, type, dim, 0);
-        m->shape(MATRIX_ROWS);
+        m->shape(MATRIX_ROWS, type);
         for (int b = 0; b < blocks; b++) {
             m->scores(s, q_order, b * MATRIX_ROWS, MATRIX_ROWS, dim, k, type, (1u << count) - 1);
             for (int i = 0; i < MATRIX_ROWS * TILE; i++)
                 if (i % TILE < count * KV_PAGE && s[i] > want[i % TILE / KV_PAGE]) want[i % TILE / KV_PAGE] = s[i];
         }
         m->peaks(got, q_order, blocks, dim, k, type, (1u << count) - 1);
-        m->shape(0);
+        m->shape(0, type);
         if (memcmp(got, want, sizeof got))
             fail_msg("%s, %d floats, %d blocks, %d pages: %g %g %g %g", dtype_name(type), dim, blocks, count, got[0], got[1],
                      got[2], got[3]);
