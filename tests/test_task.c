@@ -209,7 +209,7 @@ static void test_quests(void **state) {
             if (t == TASK_CHAIN) {
                 char last[STORY_SENTENCE];
                 for (int i = 1; i < q.n_statements; i++) {
-                    snprintf(last, sizeof last, "Let %s be %s.", q.answer[i], q.answer[i - 1]);
+                    snprintf(last, sizeof last, "What is called %s is also called %s.", q.answer[i - 1], q.answer[i]);
                     assert_string_equal(q.statement[i], last);
                 }
             }

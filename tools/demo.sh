@@ -8,7 +8,7 @@ tokens=${1:-16000}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-echo "== A story by $model (2.2M parameters, trained by us)"
+echo "== A story by $model (2.6M parameters, trained by us)"
 printf 'Once upon a time'
 ./run $model -p 'Once upon a time' -n 110 --temp 0.6 -s 3 -q
 echo; echo

@@ -6,7 +6,6 @@ set -eu
 cd "$(dirname "$0")/.."
 model=models/needle-s.gguf
 twin=models/needle-s2.gguf
-heads=models/needle-s.heads.tsv
 out=docs/quality
 page=docs/quality.md
 threads=${THREADS:-2}
@@ -15,17 +14,17 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-# The modes, each at a generous and at a tight budget.
+# The modes, each at a generous and at a tight budget; heads, layers and spans are those beside the model.
 modes() {
     cat <<END
 full
 stream,sink=4,recent=1020
 stream,sink=4,recent=252
-duo,heads=$heads,ratio=0.5,sink=16,recent=240
-duo,heads=$heads,ratio=0.2,sink=16,recent=240
+duo,ratio=0.5,sink=16,recent=240
+duo,ratio=0.2,sink=16,recent=240
 hip
 hip,dense=0,k=512
-$(cat models/needle-s.delta.txt)
+delta
 delta,full=0,budget=64
 s2,approx=1
 s2,approx=1,block=16,local=16,dense_first=1,dense_every=0
@@ -64,8 +63,9 @@ needle() {
 
 grid() {
     needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,25,50,75,95
-    needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,50,95 --kv q8_0,q4_0
-    needle $out/grid.jsonl --task single --lengths 32k --depths 5,50 --kv f16,q8_0,q4_0
+    needle $out/grid.jsonl --task single --lengths 1k,4k,16k --depths 5,95 --kv q8_0,q4_0
+    needle $out/grid.jsonl --task single --lengths 32k --depths 5,50 --trials 3
+    needle $out/grid.jsonl --task single --lengths 32k --depths 50 --kv q8_0,q4_0 --trials 3
     depths=5,25,50,75,95
     ask $model full $out/full.jsonl --task single,words --lengths 1k,4k,16k --depths $depths --trials 4
     ask $model full $out/full.jsonl --task single --lengths 32k --depths $depths --trials 4
@@ -114,7 +114,7 @@ settings() {
     for mode in stream,recent=252 stream stream,recent=4092 duo,ratio=0.1 duo,ratio=0.2,recent=64 duo,ratio=0.2 duo,ratio=0.2,recent=1024 duo \
         hip,k=256 hip hip,k=4096 hip,dense=2 hip,dense=0 hip,dense=0,k=4096 delta,budget=16,recent=2 delta delta,budget=256 \
         delta,full=0,1,2 delta,full=0; do
-        ask $model "$mode" $out/settings.jsonl --task single,multivalue,hop --lengths 4k,16k --depths 10,50,90
+        ask $model "$mode" $out/settings.jsonl --task single,multivalue,hop --lengths 16k --depths 10,50,90
     done
     ./bin/needle --plot-only $out/settings.jsonl --table pivot --no-png | legend >"$work/table"
     block settings "$work/table"

@@ -148,12 +148,12 @@ static void chain(struct draft *d, struct rand *r) {
         if (told_before(d->q, name)) continue;
         b.n = 0;
         blank(&b, "{v}", "%s", number), blank(&b, "{names[0]}", "%s", name), blank(&b, "{a}", "%s", before), blank(&b, "{b}", "%s", name);
-        state(d, *before ? "Let ({b}) be {a}." : "Let ({names[0]}) be {v}.", &b);
+        state(d, *before ? "What is called {a} is also called ({b})." : "The number {v} is called ({names[0]}).", &b);
         want(d, name), keep_apart(d, name);
         snprintf(before, sizeof before, "%s", name);
         left--;
     }
-    ask(d, "Which names stand for {v}?", &b);
+    ask(d, "What is the number {v} called?", &b);
     keep_apart(d, number);
 }
 

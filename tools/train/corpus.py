@@ -1,6 +1,6 @@
 """corpus.py - training sequences: stories with tasks spread through them, as token ids with weights, positions and key biases.
 
-Sequences are short (256 .. 2048 tokens) and the model is to work at 16k and more, so length is simulated, in training only:
+Most sequences are short (256 .. 4096 tokens) and the model is to work at 16k and more, so length is simulated, in training only:
   positions  jump ahead at random between sentences, so that any distance up to max_position is met;
   key bias   log M on the keys of story tokens further back than attention.NEAR: the softmax then behaves as if each of them occurred
              M times, which is what dilution in a context M times longer is, and an answer has to win by that margin. Facts nobody
@@ -27,7 +27,9 @@ class Item(NamedTuple):
 def document(d, n_tokens, listing, plain, variety=True, held=False):
     """Items in order, about n_tokens long. listing: share of list copying among the tasks; plain: stories only; variety: of wordings."""
     room, used, placed, keys = n_tokens * 1.15, 0.0, [], set()
-    wanted = 0 if plain else max(2, n_tokens // d.between(25, 90))
+    sparse = n_tokens >= 2048 and d.chance(.6)                  # long stretches of nothing but story, as when one is tested
+    spacing = 90 * (n_tokens / 360) ** d.uniform() if sparse else d.between(25, 90)
+    wanted = 0 if plain else max(2, int(n_tokens / spacing))
     relations = d.pick_some(K.RELATIONS, d.between(1, 4))       # few kinds, so that facts can be taken for each other
     while wanted > 0:
         k = d.uniform()
@@ -35,9 +37,10 @@ def document(d, n_tokens, listing, plain, variety=True, held=False):
         elif k < listing + .28: task = d.pick(K.HARDER)(d, held)
         else: task = K.fact(d, held, d.pick(relations), variety)
         wanted -= max(1, len(task.statements) - 1)
-        if (task.kind, task.key) in keys: continue
-        keys.add((task.kind, task.key))
-        asked = d.pick([0, 1, 1, 2, 2])
+        taken = {(task.kind, k) for k in (task.key, *task.apart)}
+        if taken & keys: continue
+        keys |= taken
+        asked = d.pick([1, 1, 1, 2] if sparse else [0, 1, 1, 2, 2])
         at = sorted(d.uniform() * .85 for _ in task.statements)
         for u, s in zip(at, task.statements):
             placed.append((u, Item(FACT if asked else DISTRACTOR, s, -1)))
@@ -87,7 +90,7 @@ class Sample(NamedTuple):
     key_bias: np.ndarray        # [T] float32
 
 
-def sample(d, tok, T, listing=.05, stretch=True, variety=True, max_position=36000, max_multiplicity=128):
+def sample(d, tok, T, listing=.05, stretch=True, variety=True, max_position=36000, max_multiplied=1 << 17):
     ids, marks, task, belongs, starts = [1], [PLAIN], [-1], [FACT], [0]     # BOS occurs once in any context
     on_lines, plain = d.chance(.3), d.chance(.14)
     while len(ids) < T + 1:
@@ -108,7 +111,7 @@ def sample(d, tok, T, listing=.05, stretch=True, variety=True, max_position=3600
         for at, n in zip(jumps, d.rng.dirichlet(np.ones(len(jumps))) * total):
             positions[at:] += int(n)
     if stretch and d.chance(.7):
-        log_m = d.uniform() * math.log(max_multiplicity)
+        log_m = d.uniform() * math.log(min(128, max_multiplied / T))
         bias[belongs == STORY] = log_m
         bias[belongs == DISTRACTOR] = min(log_m, math.log(8))
     return Sample(*(np.array(x[:T + 1]) for x in (ids, marks, task)), positions, bias)

@@ -20,7 +20,7 @@ from attention import attend, s2_until
 class Shape:
     vocabulary: int = 2048
     width: int = 192
-    layers: int = 5
+    layers: int = 6
     heads: int = 4
     kv_heads: int = 2
     head_dim: int = 64

@@ -9,6 +9,7 @@ What is held out of training, to be tested on:
 tools/common/task.c asks the same questions for bin/needle: keep the two alike."""
 import zlib
 from typing import Callable, NamedTuple
+import wordings
 import words as W
 
 
@@ -20,6 +21,7 @@ class Task(NamedTuple):
     key: tuple                  # no two tasks of one text share it
     statements: list
     ask: Callable
+    apart: tuple = ()           # nor any of these
 
 
 def held_out(*subject): return zlib.crc32(" ".join(subject).encode()) % 8 == 0
@@ -105,17 +107,22 @@ RELATIONS = [secret, magic, access, keeps, owner, favourite, phone, best_thing]
 
 
 def fact(d, held, relation, variety=True):
-    """variety: in any wording of training; without, in the first."""
+    """variety: in any wording of training, those of wordings.py too; without, in the first."""
     subj, value, says, asks, lead = relation(d, held)
-    say = d.pick(says[:-1]) if variety and d.chance(.6) else says[0]
+    first, says, asks = says[0], says[:-1], asks[:-1]
+    if variety:
+        more_says, more_asks = wordings.more(d, relation.__name__, subj, 4)
+        says, asks = says + more_says, asks + more_asks
+
+    def told(d): return wordings.opened(d, d.pick(says)) if variety else first
 
     def ask(d):
         k = d.uniform()
-        if k < .25: return d.pick(["", "Remember: ", "As we said: ", "Again: "]) + say % f"[{value}]"
-        q = d.pick(asks[:-1]) if variety else asks[0]
+        if k < .2: return d.pick(["", "Remember: ", "As we said: ", "Again: "]) + told(d) % f"[{value}]"
+        q = wordings.dressed(d, d.pick(asks)) if variety else asks[0]
         if k < .88: return f"Question: {q} Answer: {lead}[{value}]."
-        return f"Question: {q} Full answer: " + says[0] % f"[{value}]"
-    return Task("fact", (relation.__name__, *subj), [say % f"({value})"], ask)
+        return f"Question: {q} Full answer: " + first % f"[{value}]"
+    return Task("fact", (relation.__name__, *subj), [told(d) % f"({value})"], ask)
 
 
 # ---- more than one place to look at --------------------------------------------------------------------------------------------
@@ -130,7 +137,7 @@ def two_hop(d, held):
 
     def ask(d):
         q = d.pick([f"Who owns what lies in the {p}?", f"To whom does the thing in the {p} belong?"])
-        return f"Question: {q} " + (f"Answer: the [{t}], so [{n}]." if d.chance(.7) else f"Short answer: [{n}].")
+        return f"Question: {q} " + (f"Answer: the [{t}], so [{n}]." if d.chance(.6) else f"Short answer: [{n}].")
     return Task("hop", (p,), says, ask)
 
 
@@ -146,12 +153,13 @@ def several(d, held):
 
 
 def chain(d, held):
-    """A number given to a name, and from name to name: which names stand for it?"""
+    """A name given to a number, and to that name another name, and so on: what is the number called?"""
     names = d.pick_some(dict.fromkeys(d.name() if d.chance(.7) else d.pick(W.NAMES) for _ in range(20)), d.between(2, 5))
     v = d.number(5, 5)
-    says = [f"Let ({names[0]}) be {v}."] + [f"Let ({b}) be {a}." for a, b in zip(names, names[1:])]
-    listed = f"[{names[0]}]" + "".join(f", [{n}]" for n in names[1:])
-    return Task("chain", (v,), says, lambda d: f"Question: Which names stand for {v}? Answer: {listed}.")
+    says = [f"The number {v} is called ({names[0]})."] + [f"What is called {a} is also called ({b})." for a, b in zip(names, names[1:])]
+    listed = f"[{names[0]}]" + "".join(f", also [{n}]" for n in names[1:])
+    return Task("chain", (v,), says, lambda d: f"Question: What is the number {v} called? Answer: {listed}.",
+                tuple(names))
 
 
 def count(d, held):
@@ -169,4 +177,4 @@ def listing(d, held):
     return Task("list", (*w,), ["List: (" + " ".join(w) + ")."], lambda d: f"Again: {w[0]} [" + " ".join(w[1:]) + "].")
 
 
-HARDER = [two_hop, two_hop, several, several, chain, chain, count]
+HARDER = [two_hop, two_hop, several, several, chain, chain, count, count]

@@ -24,7 +24,7 @@ def arguments():
     a("--out", default="run", help="directory for the tokenizer and the model")
     a("--tokens", type=float, default=20e6, help="length of the training")
     a("--stop", type=float, default=float("inf"), help="end after so many tokens, the schedule being that of --tokens")
-    a("--curriculum", default="256:0.08:4096,512:0.32:4096,1024:0.5:8192,2048:0.1:8192",
+    a("--curriculum", default="256:0.05:4096,512:0.2:4096,1024:0.45:8192,2048:0.22:8192,4096:0.08:8192",
       help="sequence length : share of the training : tokens a step, in order")
     a("--init", help="weights to begin with, a model.pt; its shape holds, but for the S2 mask")
     a("--resume", action="store_true", help="go on with OUT/model.pt where it was written (its matrices' momentum is lost)")
