@@ -40,7 +40,16 @@ static void scores(float *s, const void *q, int first, int rows, int dim, const 
 }
 
 static void peaks(float peak[TILE_PAGES], const void *q, int blocks, int dim, const void *k, enum dtype type, unsigned pages) {
-    of(type)->peaks(peak, q, blocks, dim, k, type, pages);
+    _Alignas(64) float s[2][MATRIX_ROWS * TILE];           /* in turns: one is looked through while the other is written */
+    __m512 top[TILE_PAGES];
+    UNROLL for (int p = 0; p < TILE_PAGES; p++) top[p] = _mm512_set1_ps(-__builtin_inff());
+    for (int b = 0; b < blocks; b++) {
+        scores(s[b % 2], q, b * MATRIX_ROWS, MATRIX_ROWS, dim, k, type, pages);
+        for (int r = 0; r < MATRIX_ROWS; r++)
+            UNROLL for (int p = 0; p < TILE_PAGES; p++)    /* of a NaN the second is taken */
+                if (pages >> p & 1) top[p] = _mm512_max_ps(_mm512_load_ps(s[b % 2] + r * TILE + p * KV_PAGE), top[p]);
+    }
+    UNROLL for (int p = 0; p < TILE_PAGES; p++) peak[p] = _mm512_reduce_max_ps(top[p]);
 }
 
 static void gather(float *out, const float *p, int rows, int dim, const void *v, enum dtype type, uint64_t keys) {

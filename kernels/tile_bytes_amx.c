@@ -123,6 +123,9 @@ INLINE void add_scaled(float *s, const int *c, int rows, const char *q, int dim,
     }
 }
 
+#define PRODUCTS(C, D, B, at) { _tile_zero(C); _tile_zero(D); _tile_loadd(B, at, 64); _tile_dpbssd(C, 4, B); _tile_dpbssd(D, 5, B); }
+#define STORE(C, D, to) { _tile_stored(C, (to)[C], 64); _tile_stored(D, (to)[D], 64); }
+
 /* Up to ROWS rows against pages of Q8_0, NULL where there is none; those `ahead` of them are fetched. */
 INLINE void scores_of(float *s, const char *q, int rows, int dim, const char *const page[TILE_PAGES], ptrdiff_t ahead) {
     _Alignas(64) int c[4][TILE_BYTES / 4];
@@ -133,28 +136,10 @@ INLINE void scores_of(float *s, const char *q, int rows, int dim, const char *co
             FENCE;
             _tile_loadd(4, q + 2 * i, half);
             _tile_loadd(5, q + 2 * i + TWO, half);
-            if (a) {
-                _tile_zero(0);
-                _tile_zero(1);
-                _tile_loadd(6, a + (size_t)i * KV_PAGE, 64);
-                _tile_dpbssd(0, 4, 6);
-                _tile_dpbssd(1, 5, 6);
-            }
-            if (b) {
-                _tile_zero(2);
-                _tile_zero(3);
-                _tile_loadd(7, b + (size_t)i * KV_PAGE, 64);
-                _tile_dpbssd(2, 4, 7);
-                _tile_dpbssd(3, 5, 7);
-            }
-            if (a) {
-                _tile_stored(0, c[0], 64);
-                _tile_stored(1, c[1], 64);
-            }
-            if (b) {
-                _tile_stored(2, c[2], 64);
-                _tile_stored(3, c[3], 64);
-            }
+            if (a) PRODUCTS(0, 1, 6, a + (size_t)i * KV_PAGE)
+            if (b) PRODUCTS(2, 3, 7, b + (size_t)i * KV_PAGE)
+            if (a) STORE(0, 1, c)
+            if (b) STORE(2, 3, c)
             FENCE;
             const int lines = !ahead ? 0 : i + TWO < dim ? TILE_BYTES / 64 : (int)(page_bytes(dim) / 64) - i / 4;
             if (a) add_scaled(s + p * KV_PAGE, c[0], rows, q, dim, a, i, ahead_of(a, i * KV_PAGE, ahead), lines);
@@ -171,19 +156,6 @@ static void scores(float *s, const void *q, int first, int rows, int dim, const 
     const char *page[TILE_PAGES];
     for (int p = 0; p < TILE_PAGES; p++) page[p] = pages >> p & 1 ? (const char *)k + p * page_bytes(dim) : NULL;
     FOR_ROWS(r, n, rows) scores_of(s + (size_t)r * TILE, (const char *)q + (first + r) * row_bytes(dim), n, dim, page, 0);
-}
-
-static void peaks(float peak[TILE_PAGES], const void *q, int blocks, int dim, const void *k, enum dtype type, unsigned pages) {
-    _Alignas(64) float s[MATRIX_ROWS * TILE];
-    __m512 top[TILE_PAGES];
-    UNROLL for (int p = 0; p < TILE_PAGES; p++) top[p] = _mm512_set1_ps(-__builtin_inff());
-    for (int b = 0; b < blocks; b++) {
-        scores(s, q, b * MATRIX_ROWS, MATRIX_ROWS, dim, k, type, pages);
-        for (int r = 0; r < MATRIX_ROWS; r++)
-            UNROLL for (int p = 0; p < TILE_PAGES; p++)    /* of a NaN the second is taken */
-                if (pages >> p & 1) top[p] = _mm512_max_ps(_mm512_load_ps(s + r * TILE + p * KV_PAGE), top[p]);
-    }
-    UNROLL for (int p = 0; p < TILE_PAGES; p++) peak[p] = _mm512_reduce_max_ps(top[p]);
 }
 
 static void scores_run(const struct matrix_tile *t, int n, void *room, const void *q, int first, int rows, int dim,
@@ -326,12 +298,8 @@ INLINE void gather_of(float *out, const float *p, int rows, int dim, const char 
             _tile_dpbssd(2, 5, 6);
             _tile_dpbssd(3, 5, 7);
         }
-        _tile_stored(0, c[0], 64);
-        _tile_stored(1, c[1], 64);
-        if (two) {
-            _tile_stored(2, c[2], 64);
-            _tile_stored(3, c[3], 64);
-        }
+        STORE(0, 1, c)
+        if (two) STORE(2, 3, c)
         FENCE;
         add_columns(out, dim, c[0], rows, unit);
         if (two) add_columns(out + BLOCK, dim, c[2], rows, unit);
@@ -351,6 +319,6 @@ static void gather_run(float *out, const struct matrix_tile *t, int n, void *roo
 }
 
 const struct tile_matrix tile_bytes = {
-    .room_k = room_k, .room_v = room_v, .load_q = load_q, .load_k = load_k, .load_v = load_v, .scores = scores, .peaks = peaks,
+    .room_k = room_k, .room_v = room_v, .load_q = load_q, .load_k = load_k, .load_v = load_v, .scores = scores,
     .gather = gather, .scores_run = scores_run, .gather_run = gather_run
 };

@@ -117,25 +117,6 @@ static void scores(float *s, const void *q, int first, int rows, int dim, const 
     FOR_TYPE(type, SCORES)
 }
 
-INLINE void peaks_of(float peak[TILE_PAGES], const void *q, int blocks, int dim, const char *k, const enum dtype type,
-                     unsigned pages) {
-    __m512 top[TILE_PAGES];
-    _Alignas(64) float s[2][MATRIX_ROWS * TILE];           /* in turns: one is looked through while the other is written */
-    UNROLL for (int p = 0; p < TILE_PAGES; p++) top[p] = _mm512_set1_ps(-__builtin_inff());
-    for (int b = 0; b < blocks; b++) {
-        scores_of(s[b % 2], q, b * MATRIX_ROWS, dim, k, type, pages);
-        for (int r = 0; r < MATRIX_ROWS; r++)
-            UNROLL for (int p = 0; p < TILE_PAGES; p++)    /* of a NaN the second is taken */
-                if (pages >> p & 1) top[p] = _mm512_max_ps(_mm512_load_ps(s[b % 2] + r * TILE + p * KV_PAGE), top[p]);
-    }
-    UNROLL for (int p = 0; p < TILE_PAGES; p++) peak[p] = _mm512_reduce_max_ps(top[p]);
-}
-
-static void peaks(float peak[TILE_PAGES], const void *q, int blocks, int dim, const void *k, enum dtype type, unsigned pages) {
-#define PEAKS(type) peaks_of(peak, q, blocks, dim, k, type, pages)
-    FOR_TYPE(type, PEAKS)
-}
-
 /* C of columns c to dim - 1, at most four: the sums so far are loaded, and what becomes of them is stored. The last few of an
  * odd head size go through a buffer. */
 struct sums { float *at; size_t stride; int c; unsigned tiles; };
@@ -314,6 +295,6 @@ static void gather_run(float *out, const struct matrix_tile *t, int n, void *roo
 }
 
 const struct tile_matrix tile_halves = {
-    .room_k = room_k, .room_v = room_v, .load_q = load_q, .load_k = load_k, .load_v = load_v, .scores = scores, .peaks = peaks,
+    .room_k = room_k, .room_v = room_v, .load_q = load_q, .load_k = load_k, .load_v = load_v, .scores = scores,
     .gather = gather, .scores_run = scores_run, .gather_run = gather_run
 };
