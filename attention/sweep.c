@@ -122,8 +122,7 @@ static void by_matrix(struct course *c, const struct tile *t) {
     struct sweep_scratch *w = c->w;
     const struct matrix_tile *x = &t->pages;
     const int kd = f->shape.k_dim, vd = f->shape.v_dim;
-    unsigned pages = 0;
-    for (int p = 0; p < TILE_PAGES; p++) pages |= (unsigned)!!x->k[p] << p;
+    const unsigned pages = matrix_pages(x);
     f->matrix->load_k(w->k, x->k, c->type_k, kd, x->ahead_k);
     f->matrix->load_v(w->v, x->v, c->type_v, vd, x->keys, x->ahead_v);
     for (int r = 0, n; r < t->rows; r += n) {

@@ -1,6 +1,7 @@
 /* tile_amx.c - tile_matrix.h with AMX: F16 and BF16 as products of bfloat16, Q8_0 and Q4_0 as products of bytes. */
 #include "kernels/tile_amx_unit.h"
 
+static int quantised(enum dtype type) { return type == DT_Q8_0 || type == DT_Q4_0; }
 static const struct tile_matrix *of(enum dtype type) { return quantised(type) ? &tile_bytes : &tile_halves; }
 
 struct tile_config {

@@ -1,5 +1,5 @@
-/* tile_amx_order.h - pages and rows of halves in the order the AMX unit wants, for tile_amx.c: bfloat16 in two parts, B in
- * pairs of rows.
+/* tile_amx_order.h - pages and rows of halves in the order the AMX unit wants, for tile_halves_amx.c: bfloat16 in two parts,
+ * B in pairs of rows.
  *
  *     a0 a1 a2 ...                                  high  a0 b0 a1 b1 a2 b2 ...
  *     b0 b1 b2 ...    two rows of B, widened   ->   low   the same of what the high parts leave */
@@ -29,7 +29,8 @@ INLINE void split(void *high, void *low, __m512 x0, __m512 x1) {
     _mm512_store_si512(low, (__m512i)_mm512_cvtne2ps_pbh(r1, r0));
 }
 
-static void load_parts(void *dst, const float *q, int rows, int dim) {
+static void load_q(void *dst, const float *q, int rows, int dim, enum dtype type) {
+    (void)type;                                            /* queries are split alike for both */
     const size_t half = row_bytes(dim) / 2;
     char *to = dst;
     for (int r = 0; r < rows; r++, q += dim, to += 2 * half)

@@ -18,16 +18,13 @@
 /* The intrinsics do not say what memory they read and write. */
 #define FENCE __asm__ volatile("" ::: "memory")
 
-enum { BLOCK = 32, STEP = 32, COLS = 16, TILE_BYTES = 1024 };
+enum { STEP = 32, COLS = 16, TILE_BYTES = 1024 };
 
-INLINE int quantised(enum dtype type) { return type == DT_Q8_0 || type == DT_Q4_0; }
 static inline int steps_of(int dim) { return (dim + STEP - 1) / STEP; }
 static inline int columns_of(int dim) { return (dim + COLS - 1) / COLS; }
 
 /* A row of queries: all its high parts, then, half a row further, all its low ones. */
 static inline size_t row_bytes(int dim) { return matrix_room_q(1, dim); }
-
-INLINE __m512 half16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 
 /* Making a tile brings in what a later one will need: the lines from `fetch` on, as many as it reads. */
 INLINE void prefetch(const char *fetch, int line) { _mm_prefetch(fetch + (size_t)line * 64, _MM_HINT_T1); }

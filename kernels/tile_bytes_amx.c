@@ -15,13 +15,13 @@
 #include "kernels/tile_amx_unit.h"
 
 enum {
+    BLOCK = 32,                                          /* numbers that share a scale */
     FINE = 256, TOP = 127 * FINE,                        /* of a number in two bytes */
     ROWS = MATRIX_ROWS / 2,                              /* as many as A has room for */
     TWO = 2 * BLOCK                                      /* dimensions, or columns, in one go */
 };
 
 static size_t page_bytes(int dim) { return tile_k_bytes(DT_Q8_0, steps_of(dim) * STEP); }
-static int odd(int dim) { return dim % TWO != 0; }
 
 /* Keys: pages of Q8_0, and what a tile reads behind the last one. Values: tiles [column / 16], then scales [column / 32][TILE]. */
 static size_t room_k(int dim) { return TILE_PAGES * page_bytes(dim) + TILE_BYTES; }
@@ -84,22 +84,17 @@ static void widen(char *to, const char *page, int dim) {
     memcpy(to, scales, (size_t)dim / BLOCK * KV_PAGE * sizeof(uint16_t));
 }
 
-INLINE void as_q8(char *to, const void *page, enum dtype type, int dim) {
-    if (type == DT_Q4_0) widen(to, page, dim);
-    else memcpy(to, page, page_bytes(dim));
-}
-
-INLINE void fetch_page(const void *page, ptrdiff_t ahead, size_t bytes) {
-    for (size_t line = 0; line < bytes / 64; line++) prefetch(ahead_of(page, 0, ahead), (int)line);
-}
-
 static void load_k(void *dst, const void *const page[TILE_PAGES], enum dtype type, int dim, ptrdiff_t ahead) {
     for (int p = 0; p < TILE_PAGES; p++) {
         if (!page[p]) continue;
-        fetch_page(page[p], ahead, tile_k_bytes(type, dim));
-        as_q8((char *)dst + p * page_bytes(dim), page[p], type, dim);
+        char *to = (char *)dst + p * page_bytes(dim);
+        tile_prefetch(ahead_of(page[p], 0, ahead), tile_k_bytes(type, dim));
+        if (type == DT_Q4_0) widen(to, page[p], dim);
+        else memcpy(to, page[p], page_bytes(dim));
     }
 }
+
+INLINE __m512 half16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 
 /* What one row of C and the next add up to: high and low parts. */
 INLINE __m512 joined(const int *c) {
@@ -160,9 +155,9 @@ static void scores(float *s, const void *q, int first, int rows, int dim, const 
 
 static void scores_run(const struct matrix_tile *t, int n, void *room, const void *q, int first, int rows, int dim,
                        enum dtype type) {
+    const int in_place = type == DT_Q8_0 && dim % TWO == 0;      /* else a tile would read past a page */
     for (const struct matrix_tile *end = t + n; t < end; t++) {
         const char *page[TILE_PAGES];
-        const int in_place = type == DT_Q8_0 && !odd(dim);
         if (!in_place) load_k(room, t->k, type, dim, t->ahead_k);
         for (int p = 0; p < TILE_PAGES; p++)
             page[p] = !t->k[p] ? NULL : in_place ? t->k[p] : (char *)room + p * page_bytes(dim);
@@ -272,6 +267,16 @@ INLINE void add_columns(float *out, size_t stride, const int *c, int rows, const
     }
 }
 
+#define COLUMNS(C, D, A, weights, at) { \
+        _tile_zero(C); \
+        _tile_zero(D); \
+        _tile_loadd(6, at, 64); \
+        _tile_loadd(7, (at) + TILE_BYTES, 64); \
+        _tile_loadd(A, weights, TILE); \
+        _tile_dpbssd(C, A, 6); \
+        _tile_dpbssd(D, A, 7); \
+    }
+
 /* Up to ROWS rows: out[rows][dim] += p[rows][TILE] * values. */
 INLINE void gather_of(float *out, const float *p, int rows, int dim, const char *v) {
     _Alignas(64) char weights[2][ROWS][2 * TILE];
@@ -282,22 +287,8 @@ INLINE void gather_of(float *out, const float *p, int rows, int dim, const char 
         const int two = i + BLOCK < dim;
         for (int r = 0; r < rows; r++) unit[r] = load_weights(weights[0][r], sizeof weights[0], p + (size_t)r * TILE, scale, two);
         FENCE;
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_loadd(6, v, 64);
-        _tile_loadd(7, v + TILE_BYTES, 64);
-        _tile_loadd(4, weights[0], TILE);
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(1, 4, 7);
-        if (two) {
-            _tile_zero(2);
-            _tile_zero(3);
-            _tile_loadd(6, v + 2 * TILE_BYTES, 64);
-            _tile_loadd(7, v + 3 * TILE_BYTES, 64);
-            _tile_loadd(5, weights[1], TILE);
-            _tile_dpbssd(2, 5, 6);
-            _tile_dpbssd(3, 5, 7);
-        }
+        COLUMNS(0, 1, 4, weights[0], v)
+        if (two) COLUMNS(2, 3, 5, weights[1], v + 2 * TILE_BYTES)
         STORE(0, 1, c)
         if (two) STORE(2, 3, c)
         FENCE;

@@ -50,11 +50,6 @@ static void load_v(void *dst, const void *const page[TILE_PAGES], enum dtype typ
     FOR_TYPE(type, LOAD_V)
 }
 
-static void load_q(void *dst, const float *q, int rows, int dim, enum dtype type) {
-    (void)type;
-    load_parts(dst, q, rows, dim);
-}
-
 /* ---- Products ---- */
 
 #define PRODUCT(C, A, B, at) { _tile_loadd(B, at, 64); _tile_dpbf16ps(C, A, B); }
@@ -228,8 +223,7 @@ INLINE void scores_run_of(const struct matrix_tile *t, int n, const char *q, int
     for (int j = 0; j < TILE_PAGES; j++) make_keys(quarter[0], t, type, dim, 0, j);
     FENCE;
     for (int at = 0; t < end; t++) {
-        unsigned pages = 0;
-        for (int p = 0; p < TILE_PAGES; p++) pages |= (unsigned)!!t->k[p] << p;
+        const unsigned pages = matrix_pages(t);
         clear();
         for (int i = 0; i < dim; i += STEP, at ^= 1) {
             const int last = i + STEP >= dim, more = !last || t + 1 < end;

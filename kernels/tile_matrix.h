@@ -25,6 +25,13 @@ struct matrix_tile {
     uint64_t keys;
 };
 
+/* Bit i: page i of the keys is there. */
+static inline unsigned matrix_pages(const struct matrix_tile *t) {
+    unsigned pages = 0;
+    for (int p = 0; p < TILE_PAGES; p++) pages |= (unsigned)!!t->k[p] << p;
+    return pages;
+}
+
 struct tile_matrix {
     size_t (*room_q)(int rows, int dim);                 /* bytes, multiples of 64, as is the alignment wanted */
     size_t (*room_k)(int dim), (*room_v)(int dim);       /* for one tile of any type but F32 */
@@ -51,7 +58,7 @@ struct tile_matrix {
     void (*gather_run)(float *out, const struct matrix_tile *, int n, void *room, int rows, int dim, enum dtype);
 };
 
-/* What room_q and room_k of every unit stay below, for scratch laid out before one is known: rows of two parts of 16 bits or of
+/* The most that room_q and room_k of any unit ask for, for scratch laid out before one is known: rows of two parts of 16 bits or of
  * 32, in pairs of blocks of 32 dimensions, and scales. */
 static inline size_t matrix_room_q(int rows, int dim) { return (size_t)rows * (((size_t)(dim + 63) / 64) * 256 + 128); }
 static inline size_t matrix_room_k(int dim) { return matrix_room_q(TILE + 2, dim); }
