@@ -163,17 +163,18 @@ def chain(d, held):
 
 
 def count(d, held):
-    """How often something was told."""
+    """How often something was told, each time with somebody else: the answer names them, then their number."""
     a, p = subject(d, lambda: (d.pick(W.ANIMALS), d.place()), held)
     did, do = d.pick(W.DEEDS)
-    n = d.between(1, 6)
-    return Task("count", (a, do, p), [f"The {a} {did} the {p}."] * n,
-                lambda d: f"Question: How many times did the {a} {do} the {p}? Answer: [{n}].")
+    names = d.pick_some(W.NAMES, d.between(1, 5))
+    listed = f"[{names[0]}]" + "".join(f", [{n}]" for n in names[1:])
+    return Task("count", (a, do, p), [f"The {a} {did} the {p} with ({n})." for n in names],
+                lambda d: f"Question: How many times did the {a} {do} the {p}? Answer: with {listed}, so [{len(names)}].")
 
 
 def listing(d, held):
     """A list to be copied, so that looking back forms early."""
-    w = [d.word() if d.chance(.7) else d.pick([d.number(), d.name()]) for _ in range(d.between(4, 12))]
+    w = [d.word() if d.chance(.6) else d.number(3, 7) if d.chance(.7) else d.name() for _ in range(d.between(4, 12))]
     return Task("list", (*w,), ["List: (" + " ".join(w) + ")."], lambda d: f"Again: {w[0]} [" + " ".join(w[1:]) + "].")
 
 
