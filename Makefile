@@ -43,7 +43,7 @@ $(B)/%.cc.o: %.cc ; @mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -
 $(B)/%_avx2.c.o: ISA := -mavx2 -mfma -mf16c
 AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx2 -mfma -mf16c
 $(B)/%_avx512.c.o: ISA := $(AVX512)
-$(B)/%_amx.c.o: ISA := $(AVX512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx512bf16
+$(B)/%_amx.c.o: ISA := $(AVX512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx512bf16 -mavx512fp16
 # bin/bench names the commit it was built from: that object alone is made again after a commit.
 $(B)/tools/common/bench_print.c.o: CPPFLAGS += -DNEEDLE_COMMIT='"$(or $(shell git rev-parse --short=9 HEAD 2>/dev/null),$(VERSION))"'
 $(B)/tools/common/bench_print.c.o: $(wildcard $(shell git rev-parse --git-path logs/HEAD 2>/dev/null))

@@ -27,7 +27,7 @@ static int n_runnable(void) {
         !__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi"))
         return 2;
     return __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") &&
-           __builtin_cpu_supports("avx512bf16") && mat_amx_usable() ? 4 : 3;
+           __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512fp16") && mat_amx_usable() ? 4 : 3;
 #else
     return 1;
 #endif

@@ -1,8 +1,8 @@
 /* tile_matrix.h - the products of attention by a matrix unit of bfloat16 and bytes: an optional twin of scores and gather in tile.h.
  *
- * F16 and BF16: a bfloat16 has 8 significant bits, so numbers go in as sums of two: queries and weights to 2^-17 of themselves,
- * an F16 exactly. The products of their parts are added in f32, but for that of both low ones: what is lost is about 2^-16 of the
- * terms.
+ * F16 and BF16: a bfloat16 has 8 significant bits, so numbers go in as sums of two: queries and weights to 2^-17 of themselves, an
+ * F16 to 2^-21 (below 2^-14 it counts as 0). The products of their parts are added in f32, but for that of both low ones: what is
+ * lost is about 2^-16 of the terms.
  * Q8_0 and Q4_0: their own whole numbers are multiplied, with queries and weights rounded to 16 bits: to 2^-16 of the largest of
  * a row (of a query; of the weights of one tile, times the scales of a block of columns). The sums of a block are exact; scales
  * are applied to them in f32.
@@ -58,9 +58,9 @@ struct tile_matrix {
     void (*gather_run)(float *out, const struct matrix_tile *, int n, void *room, int rows, int dim, enum dtype);
 };
 
-/* The most that room_q and room_k of any unit ask for, for scratch laid out before one is known: rows of two parts of 16 bits or of
- * 32, in pairs of blocks of 32 dimensions, and scales. */
-static inline size_t matrix_room_q(int rows, int dim) { return (size_t)rows * (((size_t)(dim + 63) / 64) * 256 + 128); }
+/* The most that room_q and room_k of any unit ask for, for scratch laid out before one is known: rows of three parts of 16 bits or
+ * of two of 32, in pairs of blocks of 32 dimensions, and scales. */
+static inline size_t matrix_room_q(int rows, int dim) { return (size_t)rows * (((size_t)(dim + 63) / 64) * 384 + 128); }
 static inline size_t matrix_room_k(int dim) { return matrix_room_q(TILE + 2, dim); }
 
 extern const struct tile_matrix tile_amx;
