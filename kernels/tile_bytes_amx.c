@@ -103,19 +103,26 @@ INLINE __m512 joined(const int *c) {
 
 /* s (+)= two C, of one page and two blocks of dimensions from i on, times the scales; with the last, times the unit too. On the
  * way it fetches `lines` from `fetch` on. */
-INLINE void add_scaled(float *s, const int *c, int rows, const char *q, int dim, const char *page, int i, const char *fetch,
-                       int lines) {
+INLINE void add_scaled_of(float *s, const int *c, const int rows, const char *q, int dim, const char *page, int i, const char *fetch,
+                          int lines) {
     const char *scale = page + (size_t)KV_PAGE * dim + (size_t)i / BLOCK * KV_PAGE * sizeof(uint16_t);
     const int two = i + BLOCK < dim, last = i + TWO >= dim;
     const __m512 d0 = half16(scale), d1 = two ? half16(scale + KV_PAGE * sizeof(uint16_t)) : _mm512_setzero_ps();
-    for (int r = 0, line = 0; r < rows; r++, s += TILE, c += 2 * COLS, q += row_bytes(dim)) {
-        for (; line * rows < (r + 1) * lines; line++) prefetch(fetch, line);
+    UNROLL for (int r = 0; r < rows; r++, s += TILE, c += 2 * COLS, q += row_bytes(dim)) {
+        if (2 * r < lines) prefetch(fetch, 2 * r), prefetch(fetch, 2 * r + 1);
         __m512 x = _mm512_mul_ps(joined(c), d0);
         if (two) x = _mm512_fmadd_ps(joined(c + TILE_BYTES / 4), d1, x);
         if (i) x = _mm512_add_ps(x, _mm512_loadu_ps(s));
         if (last) x = _mm512_mul_ps(x, _mm512_set1_ps(*unit_at((char *)q, dim)));
         _mm512_storeu_ps(s, x);
     }
+    for (int line = 2 * rows; line < lines; line++) prefetch(fetch, line);
+}
+
+INLINE void add_scaled(float *s, const int *c, int rows, const char *q, int dim, const char *page, int i, const char *fetch, int lines) {
+    if (rows == ROWS && dim == TWO) add_scaled_of(s, c, ROWS, q, TWO, page, 0, fetch, lines);
+    else if (rows == ROWS) add_scaled_of(s, c, ROWS, q, dim, page, i, fetch, lines);
+    else add_scaled_of(s, c, rows, q, dim, page, i, fetch, lines);
 }
 
 #define PRODUCTS(C, D, B, at) { _tile_zero(C); _tile_zero(D); _tile_loadd(B, at, 64); _tile_dpbssd(C, 4, B); _tile_dpbssd(D, 5, B); }
