@@ -1,4 +1,5 @@
 #include "attention/look.h"
+#include <stdbool.h>
 #include <string.h>
 
 /* Bits lo..hi-1 of a tile. */
@@ -16,10 +17,20 @@ static uint64_t span_bits(const struct attn_span *s, int query, int tile) {
     return bits(lo - tile, hi - tile);
 }
 
+/* Whether every query sees all positions begin..end-1, in every head. */
+static bool seen_by_all(const struct rows *x, const struct attn_span *s, int begin, int end) {
+    return s->begin <= begin && s->end >= end && end <= x->pos + 1 && !s->window && !s->until && !s->heads;
+}
+
 uint64_t look(uint64_t *seen, const struct rows *x, const struct attn_span *span, int n_spans, int tile, int *first,
               int *last) {
     uint64_t any = 0;
     *first = *last = 0;
+    if (n_spans && seen_by_all(x, span, tile, tile + TILE)) {          /* by far the most usual */
+        *last = x->n * x->group;
+        for (int r = 0; r < *last; r++) seen[r] = ~any;
+        return ~any;
+    }
     for (int t = 0; t < x->n; t++) {
         uint64_t row = 0, of_some = 0, *own = seen + (size_t)t * x->group;
         for (int i = 0; i < n_spans && span[i].begin < tile + TILE; i++)
@@ -59,9 +70,8 @@ uint64_t look_pages(uint64_t *seen, const struct rows *x, const struct attn_span
     for (int p = 0; p < n; p++) {
         const int at = page[p] * KV_PAGE;
         while (n_spans && span->end <= at) span++, n_spans--;
-        if (n_spans && span->begin <= at && span->end >= at + KV_PAGE && at + KV_PAGE <= x->pos + 1 && !span->window &&
-            !span->until && !span->heads) {
-            by_all |= bits(p * KV_PAGE, (p + 1) * KV_PAGE);            /* by far the most usual */
+        if (n_spans && seen_by_all(x, span, at, at + KV_PAGE)) {
+            by_all |= bits(p * KV_PAGE, (p + 1) * KV_PAGE);
             continue;
         }
         if (!some++) memset(seen, 0, (size_t)rows * sizeof *seen);
