@@ -7,16 +7,13 @@ The start is structured, since an induction circuit that has to arise by chance 
   look_back   head h of layer 0 looks h + 1 tokens back (a constant in embedding dimension 0 feeds the rotary pairs);
   look_up     a layer compares the current tokens with what stands before each key, and copies the key's token.
 Everything stays trainable."""
-import functools, math
+import math
 from dataclasses import dataclass, asdict
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from attention import attend, s2_until, window_until
-
-
-NEAR = 512             # tokens seen by a layer that is near-sighted for a training step
+from attention import attend, s2_until
 
 
 @dataclass
@@ -38,13 +35,10 @@ class Shape:
     s2_offset: int = 0
     s2_dense: int = 0           # the first layers that see everything
 
-    def mask(self, layer, tokens, near=False):
-        """until[kv_heads][tokens] as attention.py wants it, None: causal. near: only the last NEAR tokens and the first four"""
-        masks = []
-        if near: masks.append(window_until(tokens, self.kv_heads, 4, NEAR))
-        if self.s2_block and layer >= self.s2_dense:
-            masks.append(s2_until(tokens, self.kv_heads, self.s2_block, self.s2_local, self.s2_stride, self.s2_offset))
-        return functools.reduce(torch.minimum, masks) if masks else None
+    def mask(self, layer, tokens):
+        """until[kv_heads][tokens] as attention.py wants it, None: causal"""
+        if not self.s2_block or layer < self.s2_dense: return None
+        return s2_until(tokens, self.kv_heads, self.s2_block, self.s2_local, self.s2_stride, self.s2_offset)
 
 
 def linear(x, w): return F.linear(x, w.bfloat16())
@@ -83,10 +77,9 @@ class Model(nn.Module):
         a = positions[..., None] * self.theta
         return torch.from_numpy(np.stack([np.cos(a), np.sin(a)], -1).astype(np.float32))
 
-    def forward(self, ids, positions, temperature=None, key_bias=None, gather=None, near=()):
+    def forward(self, ids, positions, temperature=None, key_bias=None, gather=None):
         """ids [B][T], positions numpy [B][T]; temperature [B] multiplies the attention scores. Hidden states [B][T][width].
-        gather(layer, qkv, attend's options) stands in for attention, to look into the heads or to change what they see.
-        near: the layers that are near-sighted this time."""
+        gather(layer, qkv, attend's options) stands in for attention, to look into the heads or to change what they see."""
         s = self.shape
         scale = torch.full((len(ids),), s.head_dim ** -.5)
         if temperature is not None: scale = scale * temperature
@@ -94,7 +87,7 @@ class Model(nn.Module):
         x = F.embedding(ids, self.embedding)
         for l in range(s.layers):
             h = (rms(x) * self.attn_norm[l]).bfloat16()
-            how = dict(cs=turn, pairs=self.rotated, scale=scale, key_bias=key_bias, until=s.mask(l, ids.shape[1], l in near))
+            how = dict(cs=turn, pairs=self.rotated, scale=scale, key_bias=key_bias, until=s.mask(l, ids.shape[1]))
             h = linear(h, self.qkv[l])
             h = gather(l, h, **how) if gather else attend(h, s.heads, s.kv_heads, **how)
             x = x + linear(h, self.out[l])

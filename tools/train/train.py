@@ -27,7 +27,6 @@ def arguments():
     a("--curriculum", default="256:0.05:4096,512:0.2:4096,1024:0.45:8192,2048:0.22:8192,4096:0.08:8192",
       help="sequence length : share of the training : tokens a step, in order")
     a("--mixed", action="store_true", help="draw the sequence length of each step by its share, in no order")
-    a("--near-sighted", type=float, default=0, help="share of the steps in which layers at random see only near tokens")
     a("--init", help="weights to begin with, a model.pt; its shape holds, but for the S2 mask")
     a("--resume", action="store_true", help="go on with OUT/model.pt where it was written (its matrices' momentum is lost)")
     a("--s2", help="train with the S2 mask BLOCK:LOCAL:STRIDE[:DENSE], e.g. 32:4:2:0")
@@ -59,13 +58,6 @@ def stage(curriculum, done):
         done -= float(share)
         if done < 0: break
     return int(length), int(step)
-
-
-def near_sighted(d, shape, share):
-    """The layers that see only near tokens this step. One of those in the middle always sees all, so that answers can be found."""
-    if not d.chance(share): return ()
-    far = d.pick(range(2, max(3, shape.layers - 1)))
-    return [l for l in range(shape.layers) if l != far and d.chance(.6)]
 
 
 class Batch:
@@ -146,7 +138,7 @@ def main():
     while seen < min(o.tokens, o.stop):
         done = seen / o.tokens
         batch = Batch(d, tok, o, done)
-        hidden = net(batch.read, batch.positions, batch.temperature, batch.key_bias, near=near_sighted(d, net.shape, o.near_sighted))
+        hidden = net(batch.read, batch.positions, batch.temperature, batch.key_bias)
         logits = net.logits(hidden).view(-1, net.shape.vocabulary).float()
         loss = F.cross_entropy(logits, batch.next, reduction="none")
         (loss * batch.weights).sum().backward()
