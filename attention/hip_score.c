@@ -48,7 +48,7 @@ static void interleave(float *dst, const float *q, int rows, int dim) {
 static void load_matrix(struct hip_scorer *s) {
     const struct tile_matrix *m = s->matrix;
     const int dim = s->shape.k_dim, rows = s->n_rows, padded = s->blocks_matrix * MATRIX_ROWS;
-    const size_t row = m->room_q(1, dim);
+    const size_t row = matrix_room_q(1, dim);
     const enum dtype type = kv_shape(s->kv)->type_k;
     for (int g = 0; g < s->owner.n_kv_heads; g++) {
         const float *q = s->q + (size_t)g * rows * dim;
@@ -183,7 +183,7 @@ static void prefetch_keys(const struct hip_scorer *s, int kv_head, const int *pa
 static void score_by_matrix(struct hip_scorer *s, int g, const int *page, int n, float *score) {
     const int dim = s->shape.k_dim, kv_head = s->owner.kv_head + g;
     const enum dtype type = kv_shape(s->kv)->type_k;
-    const char *q = (const char *)s->q_matrix + (size_t)g * s->matrix->room_q(s->blocks_matrix * MATRIX_ROWS, dim);
+    const char *q = (const char *)s->q_matrix + (size_t)g * matrix_room_q(s->blocks_matrix * MATRIX_ROWS, dim);
     s->matrix->shape(MATRIX_ROWS, type);
     for (int i = 0; i < n; i += TILE_PAGES) {
         const int count = n - i < TILE_PAGES ? n - i : TILE_PAGES, rest = n - i - count;

@@ -12,12 +12,12 @@ void sweep_carve(struct sweep_scratch *w, struct carve *c, const struct sweep *f
     w->k = carve(c, room_k, 1);
     w->v = carve(c, room_v, 1);
     w->seen = carve(c, rows * RUN, sizeof(uint64_t));
-    if (m) w->q_matrix = carve(c, m->room_q(f->rows, f->shape.k_dim), 1);
+    if (m) w->q_matrix = carve(c, matrix_room_q(f->rows, f->shape.k_dim), 1);
     if (!f->turns) return;
     w->turned = carve(c, rows * kd, sizeof(float));
     w->s_capped = carve(c, rows * TILE, sizeof(float));
     w->capped = carve(c, rows, sizeof(uint64_t));
-    if (m) w->turned_matrix = carve(c, m->room_q(f->rows, f->shape.k_dim), 1);
+    if (m) w->turned_matrix = carve(c, matrix_room_q(f->rows, f->shape.k_dim), 1);
 }
 
 /* Times scale and log2(e), as exponentials are taken in base 2. */

@@ -67,5 +67,5 @@ static void gather_run(float *out, const struct matrix_tile *t, int n, void *roo
 }
 
 const struct tile_matrix tile_amx = {
-    matrix_room_q, room_k, room_v, load_q, load_k, load_v, shape, scores, peaks, gather, scores_run, gather_run
+    room_k, room_v, load_q, load_k, load_v, shape, scores, peaks, gather, scores_run, gather_run
 };

@@ -33,6 +33,6 @@ INLINE const char *ahead_of(const void *page, size_t offset, ptrdiff_t ahead) {
     return (const char *)((uintptr_t)page + offset + (uintptr_t)ahead);
 }
 
-extern const struct tile_matrix tile_halves, tile_bytes; /* by type of the pages; without room_q, shape and peaks, which they share */
+extern const struct tile_matrix tile_halves, tile_bytes; /* by type of the pages; without shape and peaks, which they share */
 
 #endif

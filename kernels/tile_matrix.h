@@ -33,8 +33,8 @@ static inline unsigned matrix_pages(const struct matrix_tile *t) {
 }
 
 struct tile_matrix {
-    size_t (*room_q)(int rows, int dim);                 /* bytes, multiples of 64, as is the alignment wanted */
-    size_t (*room_k)(int dim), (*room_v)(int dim);       /* for one tile of any type but F32 */
+    /* Bytes for one tile of any type but F32, multiples of 64, as is the alignment wanted. Queries take matrix_room_q. */
+    size_t (*room_k)(int dim), (*room_v)(int dim);
 
     /* Queries for keys of that type. */
     void (*load_q)(void *dst, const float *q, int rows, int dim, enum dtype);
@@ -58,8 +58,8 @@ struct tile_matrix {
     void (*gather_run)(float *out, const struct matrix_tile *, int n, void *room, int rows, int dim, enum dtype);
 };
 
-/* The most that room_q and room_k of any unit ask for, for scratch laid out before one is known: rows of three parts of 16 bits or
- * of two of 32, in pairs of blocks of 32 dimensions, and scales. */
+/* Rows of queries: three parts of 16 bits or two of 32, in pairs of blocks of 32 dimensions, and scales; and the most that room_k
+ * of any unit asks for. */
 static inline size_t matrix_room_q(int rows, int dim) { return (size_t)rows * (((size_t)(dim + 63) / 64) * 384 + 128); }
 static inline size_t matrix_room_k(int dim) { return matrix_room_q(TILE + 2, dim); }
 

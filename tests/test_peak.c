@@ -68,7 +68,7 @@ static void matrix_peaks(const struct tile_matrix *m, enum dtype type, int dim, 
     void *k = aligned_alloc(64, matrix_room_k(dim)), *q_order = aligned_alloc(64, matrix_room_q(ROWS, dim));
     static float q[ROWS * 256], s[MATRIX_ROWS * TILE], key[256];
     const void *page[TILE_PAGES] = { NULL };
-    assert_true(m->room_k(dim) <= matrix_room_k(dim) && m->room_q(ROWS, dim) <= matrix_room_q(ROWS, dim));
+    assert_true(m->room_k(dim) <= matrix_room_k(dim));
     for (int turn = 0; turn < 12; turn++) {
         const int blocks = 1 + turn % BLOCKS, count = 1 + turn % TILE_PAGES;
         for (int i = 0; i < ROWS * dim; i++) q[i] = rand_normal(r);
