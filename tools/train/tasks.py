@@ -178,4 +178,4 @@ def listing(d, held):
     return Task("list", (*w,), ["List: (" + " ".join(w) + ")."], lambda d: f"Again: {w[0]} [" + " ".join(w[1:]) + "].")
 
 
-HARDER = [two_hop, two_hop, several, several, chain, chain, count, count]
+HARDER = [two_hop, several, several, chain, count, count, count]
