@@ -115,7 +115,7 @@ INLINE __m256i halves_of(const uint16_t *at, const int whole, __mmask16 mask) {
 
 /* Pairs of the tokens of two pages of values, `dim` numbers apart. whole: all of them are seen, and all columns there. */
 INLINE void v_rows(char *to, size_t low, const uint16_t *a, const uint16_t *b, const enum dtype type, int dim, const int whole,
-                    uint32_t keys, __mmask16 mask, const char *fetch, const int careful, __m512h *seen) {
+                   uint32_t keys, __mmask16 mask, const char *fetch, const int careful, __m512h *seen) {
     KEEP_LOOP for (int j = 0; j < HALF; j++, to += 64, a += dim, b += dim, keys >>= 1, fetch += 64) {
         const __m256i x = halves_of(a, whole, keys & 1 ? mask : 0), y = halves_of(b, whole, keys >> KV_PAGE & 1 ? mask : 0);
         prefetch(fetch, 0);
@@ -129,10 +129,10 @@ INLINE void v_half(char *to, size_t low, const void *const page[2], const enum d
                    ptrdiff_t ahead, const int careful, __m512h *seen) {
     const __mmask16 mask = mask_of(dim - c);
     const size_t bytes = (size_t)dim * KV_PAGE * sizeof(uint16_t), offset = (size_t)c / COLS * TILE_BYTES + half * HALF_BYTES;
-    const void *any = page[0] ? page[0] : page[1], *near = page[offset / bytes] ? page[offset / bytes] : any;
+    const void *any = page[0] ? page[0] : page[1];
     const uint16_t *a = page[0] ? page[0] : any, *b = page[1] ? page[1] : any;
     const size_t at = (size_t)half * HALF * dim + c;
-    const char *fetch = ahead_of(near, offset % bytes, ahead);
+    const char *fetch = offset < bytes ? ahead_of(a, offset, ahead) : ahead_of(b, offset - bytes, ahead);
     if (!page[0]) keys &= 0xffff0000;
     if (!page[1]) keys &= 0xffff;
     to += half * HALF_BYTES, a += at, b += at;
@@ -140,20 +140,21 @@ INLINE void v_half(char *to, size_t low, const void *const page[2], const enum d
     else v_rows(to, low, a, b, type, dim, 0, keys >> half * HALF, mask, fetch, careful, seen);
 }
 
+INLINE __m512i kept(void) { return _mm512_set1_epi32((int)0xffff0000); }
+
 /* Bfloat16 of two vectors, those of each lane side by side: cut off. */
 INLINE __m512i pair(__m512 a, __m512 b) {
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
-    return _mm512_ternarylogic_epi32(_mm512_srli_epi32(_mm512_castps_si512(a), 16), _mm512_castps_si512(b), upper,
+    return _mm512_ternarylogic_epi32(_mm512_srli_epi32(_mm512_castps_si512(a), 16), _mm512_castps_si512(b), kept(),
                                      0xf8);                /* the first, or the second and the third */
 }
-INLINE __m512 after(__m512 x) {
-    return _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xffff0000))));
-}
+
+/* What that leaves. */
+INLINE __m512 rest(__m512 x) { return _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), kept()))); }
 INLINE __m512 rounded(__m512 x) {          /* half a step up, before it is cut off */
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)));
 }
 
-/* Weights as rows of parts, those of each kind together, in pairs as v_tile makes them. */
+/* Weights as rows of parts, those of each kind together, in pairs as v_half makes them. */
 INLINE void split_weights(char *parts, const float *p, int rows, const enum dtype type) {
     const size_t part = MATRIX_ROWS * WEIGHTS;
     for (int r = 0; r < rows; r++, p += TILE, parts += WEIGHTS)
@@ -163,7 +164,7 @@ INLINE void split_weights(char *parts, const float *p, int rows, const enum dtyp
             if (type == DT_F16) a = _mm512_mul_ps(a, _mm512_set1_ps(FOR_F16)), b = _mm512_mul_ps(b, _mm512_set1_ps(FOR_F16));
             const __m512i high = pair(a, b);
             _mm512_store_si512(to, high);
-            _mm512_store_si512(to + part, pair(rounded(after(a)), rounded(after(b))));
+            _mm512_store_si512(to + part, pair(rounded(rest(a)), rounded(rest(b))));
             if (type == DT_F16) _mm512_store_si512(to + 2 * part, _mm512_subs_epu16(high, _mm512_set1_epi16(7 << 7)));
         }
 }
