@@ -28,8 +28,8 @@ uint64_t look(uint64_t *seen, const struct rows *x, const struct attn_span *span
     *first = *last = 0;
     if (n_spans && seen_by_all(x, span, tile, tile + TILE)) {          /* by far the most usual */
         *last = x->n * x->group;
-        for (int r = 0; r < *last; r++) seen[r] = ~any;
-        return ~any;
+        memset(seen, 0xff, (size_t)*last * sizeof *seen);
+        return ~(uint64_t)0;
     }
     for (int t = 0; t < x->n; t++) {
         uint64_t row = 0, of_some = 0, *own = seen + (size_t)t * x->group;

@@ -38,17 +38,18 @@ INLINE void split(void *high, void *low, __m512 x0, __m512 x1) {
     _mm512_store_si512(low, (__m512i)_mm512_cvtne2ps_pbh(r1, r0));
 }
 
-/* What A is multiplied with for F16, whose pairs of rows are 2^-112 of what they stand for (put_parts), and its third part. */
+/* What A is multiplied with for F16, whose pairs of rows are 2^-112 of what they stand for; their low parts are 2^LOW_BITS times
+ * that (put_parts), which the third part of A makes good. */
 #define FOR_F16 0x1p112f
-#define LOW 0x1p-7f
+enum { LOW_BITS = 7 };
 
-/* A row of A: high parts, low parts, and for F16 the high ones once more, times LOW. */
+/* A row of A: high parts, low parts, and for F16 the high ones once more, for the low parts of B. */
 INLINE void split_row(char *to, size_t part, __m512 x0, __m512 x1, const enum dtype type) {
     if (type == DT_F16) x0 = _mm512_mul_ps(x0, _mm512_set1_ps(FOR_F16)), x1 = _mm512_mul_ps(x1, _mm512_set1_ps(FOR_F16));
     split(to, to + part, x0, x1);
+    const __m512 less = _mm512_set1_ps(1.0f / (1 << LOW_BITS));
     if (type == DT_F16)
-        _mm512_store_si512(to + 2 * part, (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(x1, _mm512_set1_ps(LOW)),
-                                                                       _mm512_mul_ps(x0, _mm512_set1_ps(LOW))));
+        _mm512_store_si512(to + 2 * part, (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(x1, less), _mm512_mul_ps(x0, less)));
 }
 
 static void load_q(void *dst, const float *q, int rows, int dim, enum dtype type) {
@@ -65,12 +66,12 @@ static void load_q(void *dst, const float *q, int rows, int dim, enum dtype type
 /* Bits 3 to 14 where bfloat16 has them, and the sign. */
 INLINE __m512i upper(__m512i x) { return _mm512_and_si512(_mm512_srai_epi16(x, 3), _mm512_set1_epi16((short)0x8fff)); }
 
-/* A row of B of F16, and of the tile of low parts behind it: what the other three bits are worth, 128 times. Of a NaN or an
+/* A row of B of F16, and of the tile of low parts behind it: what the other three bits are worth, 2^LOW_BITS times. Of a NaN or an
  * infinity they become NaN if careful, and *seen does in any case: else it stays 0. */
 INLINE void put_parts(char *to, size_t low, __m512i x, const int careful, __m512h *seen) {
     const __m512i high = _mm512_and_si512(x, _mm512_set1_epi16((short)0xfff8));
     const __m512h rest = _mm512_sub_ph((__m512h)x, (__m512h)high);
-    __m512i rest_high = upper((__m512i)_mm512_mul_ph(rest, _mm512_set1_ph(128)));
+    __m512i rest_high = upper((__m512i)_mm512_mul_ph(rest, _mm512_set1_ph(1 << LOW_BITS)));
     *seen = _mm512_fmadd_ph(rest, _mm512_setzero_ph(), *seen);
     if (careful) rest_high = _mm512_mask_set1_epi16(rest_high, _mm512_cmp_ph_mask(rest, rest, _CMP_UNORD_Q), 0x7fff);
     _mm512_store_si512(to, upper(x));
@@ -165,7 +166,7 @@ INLINE void split_weights(char *parts, const float *p, int rows, const enum dtyp
             const __m512i high = pair(a, b);
             _mm512_store_si512(to, high);
             _mm512_store_si512(to + part, pair(rounded(rest(a)), rounded(rest(b))));
-            if (type == DT_F16) _mm512_store_si512(to + 2 * part, _mm512_subs_epu16(high, _mm512_set1_epi16(7 << 7)));
+            if (type == DT_F16) _mm512_store_si512(to + 2 * part, _mm512_subs_epu16(high, _mm512_set1_epi16(LOW_BITS << 7)));
         }
 }
 

@@ -23,7 +23,7 @@ enum { STEP = 32, COLS = 16, TILE_BYTES = 1024 };
 static inline int steps_of(int dim) { return (dim + STEP - 1) / STEP; }
 static inline int columns_of(int dim) { return (dim + COLS - 1) / COLS; }
 
-/* A row of queries: all its high parts, then, half a row further, all its low ones. */
+/* A row of queries, whose parts lie one kind behind the other: as tile_amx_order.h and tile_bytes_amx.c say. */
 static inline size_t row_bytes(int dim) { return matrix_room_q(1, dim); }
 
 /* Making a tile brings in what a later one will need: the lines from `fetch` on, as many as it reads. */

@@ -47,7 +47,7 @@ INLINE float finite(float top) { return top + (top - top); }
 
 /* ---- Queries ---- */
 
-/* In each half of a row, after the parts, the row's unit. */
+/* All high parts, then, half a row further, all low ones; in each half, after the parts, the row's unit. */
 INLINE float *unit_at(char *row, int dim) { return (float *)(row + row_bytes(dim) / 2 - 64); }
 
 static void load_q(void *dst, const float *q, int rows, int dim, enum dtype type) {

@@ -188,9 +188,9 @@ static void gather(float *out, const float *p, int rows, int dim, const void *v,
 enum { BOTH = 2 * TILE_BYTES, QUARTER = 4 * BOTH };
 
 /* A pair of C and the two registers of B, if they are wanted. */
-#define PAIR_LOAD(C, D, tiles, b, next) { \
+#define PAIR_LOAD(C, D, tiles, b) { \
         if ((tiles) >> C & 1) _tile_loadd(6, b, 64); \
-        if ((tiles) >> D & 1) _tile_loadd(7, (b) + (next), 64); \
+        if ((tiles) >> D & 1) _tile_loadd(7, (b) + BOTH, 64); \
     }
 #define PAIR(C, D, A, tiles) { \
         if ((tiles) >> C & 1) _tile_dpbf16ps(C, A, 6); \
@@ -214,7 +214,7 @@ enum { BOTH = 2 * TILE_BYTES, QUARTER = 4 * BOTH };
     }
 #define TURN(C, D, tiles, b, second, make, turn) { \
         FENCE; \
-        PAIR_LOAD(C, D, tiles, b, BOTH) \
+        PAIR_LOAD(C, D, tiles, b) \
         make(turn, 0) \
         PAIR(C, D, 4, tiles) \
         make(turn, 1) \

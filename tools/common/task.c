@@ -160,20 +160,22 @@ static void chain(struct draft *d, struct rand *r) {
 static void count(struct draft *d, struct rand *r) {
     char place[BLANK_SIZE], key[2 * BLANK_SIZE], number[8];
     const char *animal, *with[5];
-    struct blanks b;
+    struct blanks b = { 0 };
     do {
         animal = pick(r, &words_animals), draw_place(r, place);
         snprintf(key, sizeof key, "%s %s", animal, place);
     } while (!held_out(key));
     const uint32_t deed = rand_below(r, (uint32_t)words_told.n), times = 1 + rand_below(r, 5);
+    blank(&b, "{a}", "%s", animal), blank(&b, "{did}", "%s", words_told.at[deed]);
+    blank(&b, "{do}", "%s", words_asked.at[deed]), blank(&b, "{p}", "%s", place);
+    const int shared = b.n;
     for (uint32_t i = 0; i < times;) {
         with[i] = pick(r, &words_names);
         uint32_t j = 0;
         while (j < i && strcmp(with[j], with[i])) j++;
         if (j < i) continue;
-        b.n = 0;
-        blank(&b, "{a}", "%s", animal), blank(&b, "{did}", "%s", words_told.at[deed]), blank(&b, "{do}", "%s", words_asked.at[deed]);
-        blank(&b, "{p}", "%s", place), blank(&b, "{n}", "%s", with[i++]);
+        b.n = shared;
+        blank(&b, "{n}", "%s", with[i++]);
         state(d, "The {a} {did} the {p} with ({n}).", &b);
     }
     ask(d, "How many times did the {a} {do} the {p}?", &b);

@@ -147,7 +147,7 @@ def several(d, held):
     adj = d.pick(["lucky", "hidden", "golden"])
     drawn = [d.number(3, 4) if k in ("number", "code") else d.word() for _ in range(12)]
     values = d.pick_some(dict.fromkeys(drawn), d.between(2, 4))
-    listed = f"[{values[0]}]" + "".join(f", [{v}]" for v in values[1:])
+    listed = ", ".join(f"[{v}]" for v in values)
     return Task("several", (k, n), [f"One of the {adj} {k}s of {n} is ({v})." for v in values],
                 lambda d: f"Question: What are all the {adj} {k}s of {n}? Answer: {listed}.")
 
@@ -157,7 +157,7 @@ def chain(d, held):
     names = d.pick_some(dict.fromkeys(d.name() if d.chance(.7) else d.pick(W.NAMES) for _ in range(20)), d.between(2, 5))
     v = d.number(5, 5)
     says = [f"The number {v} is called ({names[0]})."] + [f"What is called {a} is also called ({b})." for a, b in zip(names, names[1:])]
-    listed = f"[{names[0]}]" + "".join(f", also [{n}]" for n in names[1:])
+    listed = ", also ".join(f"[{n}]" for n in names)
     return Task("chain", (v,), says, lambda d: f"Question: What is the number {v} called? Answer: {listed}.",
                 tuple(names))
 
@@ -167,7 +167,7 @@ def count(d, held):
     a, p = subject(d, lambda: (d.pick(W.ANIMALS), d.place()), held)
     did, do = d.pick(W.DEEDS)
     names = d.pick_some(W.NAMES, d.between(1, 5))
-    listed = f"[{names[0]}]" + "".join(f", [{n}]" for n in names[1:])
+    listed = ", ".join(f"[{n}]" for n in names)
     return Task("count", (a, do, p), [f"The {a} {did} the {p} with ({n})." for n in names],
                 lambda d: f"Question: How many times did the {a} {do} the {p}? Answer: with {listed}, so [{len(names)}].")
 
