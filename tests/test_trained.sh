@@ -17,7 +17,7 @@ grid() {
 }
 grid "needle-s finds facts and the owner of what lies in a place" models/needle-s.gguf
 grid "the same with a Q8_0 cache" models/needle-s.gguf --kv q8_0
-grid "with its retrieval heads alone seeing everything" models/needle-s.gguf --attn duo,ratio=0.2,sink=16,recent=240
+grid "with its retrieval heads alone seeing everything" models/needle-s.gguf --attn duo,ratio=0.3,sink=16,recent=240
 grid "with the layers bin/heads chose for delta" models/needle-s.gguf --attn delta
 grid "needle-s2 finds them in the mode it was trained with, its default" models/needle-s2.gguf
 bytes() { grep '"context_length":6144' "$work/rows" | sed -n 's/.*"kv_bytes":\([0-9]*\),.*/\1/p' | head -n 1; }

@@ -8,7 +8,7 @@ tokens=${1:-16000}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-echo "== A story by $model (2.6M parameters, trained by us)"
+echo "== A story by $model (3.0M parameters, trained by us)"
 printf 'Once upon a time'
 ./run $model -p 'Once upon a time' -n 110 --temp 0.6 -s 3 -q
 echo; echo
@@ -33,7 +33,7 @@ printf '%-58s %-6s %7s %9s %9s %8s\n' --attn needle "KV MiB" "keys read" prefill
 printf '%-58s %-6s %7s %9s %9s %8s\n' "" "" "" "per token" t/s t/s
 ask $model full
 ask $model stream
-ask $model duo,ratio=0.2
+ask $model duo,ratio=0.3
 ask $model delta
 ask $model hip
 ask $model hip,dense=0

@@ -21,7 +21,7 @@ full
 stream,sink=4,recent=1020
 stream,sink=4,recent=252
 duo,ratio=0.5,sink=16,recent=240
-duo,ratio=0.2,sink=16,recent=240
+duo,ratio=0.3,sink=16,recent=240
 hip
 hip,dense=0,k=512
 delta
@@ -111,9 +111,9 @@ twins() {
 
 # What the keys of a mode are worth: the defaults among their neighbours.
 settings() {
-    for mode in stream,recent=252 stream stream,recent=4092 duo,ratio=0.1 duo,ratio=0.2,recent=64 duo,ratio=0.2 duo,ratio=0.2,recent=1024 duo \
-        hip,k=256 hip hip,k=4096 hip,dense=2 hip,dense=0 hip,dense=0,k=4096 delta,budget=16,recent=2 delta delta,budget=256 \
-        delta,full=0,1,2 delta,full=0; do
+    for mode in stream,recent=252 stream stream,recent=4092 duo,ratio=0.1 duo,ratio=0.3,recent=64 duo,ratio=0.3 duo,ratio=0.3,recent=1024 duo \
+        hip,k=256 hip hip,k=4096 hip,dense=4 hip,dense=2 hip,dense=0 hip,dense=0,k=4096 delta,budget=16,recent=2 delta delta,budget=256 \
+        delta,full=0,2,3 delta,full=0,3 delta,full=0; do
         ask $model "$mode" $out/settings.jsonl --task single,multivalue,hop --lengths 16k --depths 10,50,90
     done
     ./bin/needle --plot-only $out/settings.jsonl --table pivot --no-png | legend >"$work/table"

@@ -27,7 +27,7 @@ class Item(NamedTuple):
 def document(d, n_tokens, listing, plain, variety=True, held=False):
     """Items in order, about n_tokens long. listing: share of list copying among the tasks; plain: stories only; variety: of wordings."""
     room, used, placed, keys = n_tokens * 1.15, 0.0, [], set()
-    sparse = n_tokens >= 2048 and d.chance(.6)                  # long stretches of nothing but story, as when one is tested
+    sparse = n_tokens >= 2048 and d.chance(.6 if n_tokens < 16384 else .8)      # long stretches of nothing but story, as when one is tested
     spacing = 90 * (n_tokens / 360) ** d.uniform() if sparse else d.between(25, 90)
     wanted = 0 if plain else max(2, int(n_tokens / spacing))
     relations = d.pick_some(K.RELATIONS, d.between(1, 4))       # few kinds, so that facts can be taken for each other

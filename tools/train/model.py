@@ -4,7 +4,9 @@ float32 weights and residual stream, bfloat16 matrix products. Position p rotate
 dimensions of a head carry content alone (the GGUF says so with a frequency factor of 1e30), so distance does not wear a match out.
 
 The start is structured, since an induction circuit that has to arise by chance costs more tokens than the whole training:
-  look_back   head h of layer 0 looks h + 1 tokens back (a constant in embedding dimension 0 feeds the rotary pairs);
+  look_back   head h of layer 0 looks h + 1 tokens back (a constant in embedding dimension 0 feeds the rotary pairs). The quick pairs
+              tell near tokens apart, but some of 32k far ones always rotate into the same place; each slow pair takes from those
+              up to 12 nats, so layer 0 stays local however long the text;
   look_up     a layer compares the current tokens with what stands before each key, and copies the key's token.
 Everything stays trainable."""
 import math
@@ -20,14 +22,14 @@ from attention import attend, s2_until
 class Shape:
     vocabulary: int = 2048
     width: int = 192
-    layers: int = 6
+    layers: int = 7
     heads: int = 4
     kv_heads: int = 2
     head_dim: int = 64
     ff: int = 384
     rope_base: float = 10000.0
-    pairs: tuple = (0, 1, 2, 3, 4, 6, 8, 12)        # of head_dim / 2
-    look_up_layers: tuple = (2,)
+    pairs: tuple = (0, 1, 2, 3, 4, 6, 8, 12, 15, 18, 23, 31)        # of head_dim / 2
+    look_up_layers: tuple = (2, 3)
     # The S2 mask; s2_block 0: every head sees everything. Phases go by KV head.
     s2_block: int = 0
     s2_local: int = 4
@@ -167,7 +169,7 @@ def start(shape):
     """An untrained model with the structured start, drawn from torch's global seed."""
     m = Model(shape)
     m.look_back()
-    for l in shape.look_up_layers: m.look_up(l)
+    for l in shape.look_up_layers: m.look_up(l, copy=.4 / len(shape.look_up_layers))
     return m
 
 

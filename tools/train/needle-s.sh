@@ -1,7 +1,7 @@
 #!/bin/sh
 # Trains models/needle-s.gguf and, with --s2, its twin models/needle-s2.gguf. Both begin with the same 42M tokens at short lengths and
-# full attention, whose checkpoint is kept (two hours on one core with AMX); then 17M tokens at 4096 to 16384, in full or under the S2
-# mask (75 minutes, or 55). The directory (build/train) keeps checkpoints, tokenizer and logs.
+# full attention, whose checkpoint is kept (two and a half hours on one core with AMX); then 17M tokens at 1024 to 32768, in full or under
+# the S2 mask (two hours, or 80 minutes). The directory (build/train) keeps checkpoints, tokenizer and logs.
 #     tools/train/needle-s.sh [--s2] [DIRECTORY]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,7 +27,8 @@ fi
 mkdir -p "$dir/$name"
 cp "$dir/base/tokenizer.model" "$dir/$name/"
 # shellcheck disable=SC2086
-"$python" "$here/train.py" --out "$dir/$name" --init "$dir/base.pt" --tokens 17e6 --seed 7 $mask --lr .006 --adam-lr 1e-3 \
-    --curriculum 4096:0.4:8192,8192:0.5:16384,16384:0.1:16384 --variety-from 0 --stretch-from 0 --listing .03 | tee "$dir/$name/log"
+"$python" "$here/train.py" --out "$dir/$name" --init "$dir/base.pt" --tokens 17e6 --seed 7 $mask --lr .008 --adam-lr 1.5e-3 \
+    --mixed --curriculum 1024:.1:16384,2048:.12:16384,4096:.3:16384,8192:.22:16384,16384:.16:16384,32768:.1:32768 \
+    --variety-from 0 --stretch-from 0 --listing .04 | tee "$dir/$name/log"
 "$python" "$here/export.py" "$dir/$name/model.pt" "$dir/$name/tokenizer.model" "$here/../../models/$name.gguf" --name "$name" --type f16
 echo "models/$name.gguf is new"
