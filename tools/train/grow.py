@@ -11,6 +11,7 @@ Several checkpoints of one shape: the mean of their weights (of runs with a comm
           a pair. Without it the heads that gather the last few tokens drown in 32k far ones. What the pairs carried is pressed into
           the other content dimensions; retrieving layers use all of theirs, so the model has to be trained on before it is good again."""
 import argparse
+from dataclasses import replace
 import numpy as np
 import torch
 import corpus
@@ -27,15 +28,12 @@ def mean(paths):
     for p, f in zip(paths, files):
         if f["shape"] != files[0]["shape"]: raise SystemExit(f"grow.py: {p} has another shape than {paths[0]}: {f['shape']}, {files[0]['shape']}")
     weights = {name: sum(f["weights"][name] for f in files) / len(files) for name in files[0]["weights"]}
-    m = model.Model(model.Shape(**files[0]["shape"]))
-    m.load_state_dict(weights)
-    return m
+    return model.of(model.Shape(**files[0]["shape"]), weights)
 
 
 def twice(m, layer):
-    s = model.Shape(**{**vars(m.shape), "layers": m.shape.layers + 1})
-    old, new = m.state_dict(), {}
-    for name, w in old.items():
+    new = {}
+    for name, w in m.state_dict().items():
         kind, _, n = name.rpartition(".")
         if not n.isdigit():
             new[name] = w
@@ -43,10 +41,8 @@ def twice(m, layer):
         n = int(n)
         if n == layer and kind in ("out", "down"): w = w / 2
         new[f"{kind}.{n + (n > layer)}"] = w
-        if n == layer: new[f"{kind}.{n + 1}"] = w.clone()
-    grown = model.Model(s)
-    grown.load_state_dict(new)
-    return grown
+        if n == layer: new[f"{kind}.{n + 1}"] = w
+    return model.of(replace(m.shape, layers=m.shape.layers + 1), new)
 
 
 def queries_and_keys(m, tokenizer):
@@ -82,6 +78,7 @@ def near(m, pairs, tokenizer):
     D, H, G, R = s.head_dim, s.heads, s.kv_heads, s.heads // s.kv_heads
     content = [d for d in range(D) if d // 2 not in s.pairs]
     left = [d for d in content if d // 2 not in pairs]
+    slow = [2 * p for p in pairs]
     seen = queries_and_keys(m, tokenizer)
     def rows(head, dims): return [head * D + d for d in dims]
     first = model.rms(m.embedding) * m.attn_norm[0]                     # all that layer 0 can ever read
@@ -94,18 +91,11 @@ def near(m, pairs, tokenizer):
             of_q, of_k = press(q, seen[l][:, rows(H + g, content)], len(left))
             for head, press_head in [(H + g, of_k)] + [(h, of_q) for h in query_heads]:
                 w[rows(head, left)] = (press_head @ w[rows(head, content)].double()).float()
-                slow = [2 * p for p in pairs]
                 w[rows(head, slow + [d + 1 for d in slow])] = 0
                 if l == 0: w[rows(head, slow)] = constant * (PENALTY * D ** .5) ** .5
             # Where queries and keys were both 0 neither would ever learn.
-            if l: w[rows(H + g, [2 * p for p in pairs])] = torch.randn(len(pairs), s.width) * .02
-    return grown_pairs(m, pairs)
-
-
-def grown_pairs(m, pairs):
-    grown = model.Model(model.Shape(**{**vars(m.shape), "pairs": (*m.shape.pairs, *pairs)}))
-    grown.load_state_dict(m.state_dict())
-    return grown
+            if l: w[rows(H + g, slow)] = torch.randn(len(pairs), s.width) * .02
+    return model.of(replace(s, pairs=(*s.pairs, *pairs)), m.state_dict())
 
 
 @torch.no_grad()

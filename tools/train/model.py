@@ -173,12 +173,17 @@ def start(shape):
     return m
 
 
+def of(shape, weights):
+    """A model of that shape with a copy of these weights, a state_dict."""
+    m = Model(shape)
+    m.load_state_dict(weights)
+    return m
+
+
 def save(path, model, **more): torch.save({"shape": asdict(model.shape), "weights": model.state_dict(), **more}, path)
 
 
 def load(path):
     """(model, everything the file holds)"""
     file = torch.load(path)
-    m = Model(Shape(**file["shape"]))
-    m.load_state_dict(file["weights"])
-    return m, file
+    return of(Shape(**file["shape"]), file["weights"]), file

@@ -128,8 +128,8 @@ def main():
         seen = file["tokens"]
     else:
         init = torch.load(o.init) if o.init else None
-        net = model.start(shape_of(o, init))
-        if init: net.load_state_dict(init["weights"])
+        shape = shape_of(o, init)
+        net = model.of(shape, init["weights"]) if init else model.start(shape)
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}M parameters", flush=True)
     matrices = net.matrices()
     rest = [p for p in net.parameters() if all(p is not m for m, _ in matrices)]
