@@ -1,6 +1,6 @@
 #!/bin/sh
 # Trains models/needle-s.gguf and, with --s2, its twin models/needle-s2.gguf. Both begin with the same 42M tokens at short lengths and
-# full attention, whose checkpoint is kept (two and a half hours on one core with AMX); then 17M tokens at 1024 to 32768, in full or under
+# full attention, whose checkpoint is kept (an hour on two cores with AMX); then 17M tokens at 1024 to 32768, in full or under
 # the S2 mask (two hours, or 80 minutes). The directory (build/train) keeps checkpoints, tokenizer and logs.
 #     tools/train/needle-s.sh [--s2] [DIRECTORY]
 set -eu
@@ -21,7 +21,7 @@ mkdir -p "$dir/base"
 }
 export OMP_WAIT_POLICY=passive
 if ! [ -s "$dir/base.pt" ]; then
-    "$python" "$here/train.py" --out "$dir/base" --tokens 42e6 --seed 1 | tee "$dir/base/log"
+    "$python" "$here/train.py" --out "$dir/base" --tokens 42e6 --seed 1 --processes 2 | tee "$dir/base/log"
     mv "$dir/base/model.pt" "$dir/base.pt"
 fi
 mkdir -p "$dir/$name"

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import corpus, model, tasks
 from dice import Dice
 from muon import Muon
+from side_by_side import SideBySide
 
 STORY_WEIGHT, UNKNOWABLE_WEIGHT = .15, .03              # of a token's loss; answers weigh 1
 WARM_UP, HOLD, LAST = 50, .35, .02                      # steps; share of the run at full rate; then down in a line to this
@@ -38,7 +39,8 @@ def arguments():
     a("--stretch-from", type=float, default=.05, help="share of the training before positions jump and keys are biased")
     a("--variety-from", type=float, default=.2, help="share of the training before facts and questions come in more than one wording")
     a("--seed", type=int, default=1)
-    a("--threads", type=int, default=1)
+    a("--processes", type=int, default=1, help="that share the sequences of a step, one core each; part of what makes a model, as the seed is")
+    a("--threads", type=int, default=1, help="of each")
     return p.parse_args()
 
 
@@ -61,13 +63,14 @@ def stage(curriculum, done):
 
 
 class Batch:
-    def __init__(self, d, tok, o, done):
-        T, tokens = stage(o.curriculum, d.uniform() if o.mixed else done)
+    def __init__(self, d, tok, o, done, share):
+        """A step's sequences of length T, as many as one process of o.processes takes; share: where in the curriculum, 0..1."""
+        T, tokens = stage(o.curriculum, share)
         stretch = done >= o.stretch_from
         listing = o.listing * (3 if done < .1 else 1)
-        samples = [corpus.sample(d, tok, T, listing, stretch, done >= o.variety_from) for _ in range(tokens // T)]
+        samples = [corpus.sample(d, tok, T, listing, stretch, done >= o.variety_from) for _ in range(max(1, tokens // T // o.processes))]
         ids = torch.from_numpy(np.stack([s.ids for s in samples])).long()
-        self.T, self.tokens, self.read, self.next = T, len(samples) * T, ids[:, :-1].contiguous(), ids[:, 1:].reshape(-1)
+        self.T, self.tokens, self.read, self.next = T, len(samples) * T * o.processes, ids[:, :-1].contiguous(), ids[:, 1:].reshape(-1)
         self.positions = np.stack([s.positions for s in samples])
         self.marks = np.stack([s.marks for s in samples])[:, 1:].reshape(-1)
         self.task = np.stack([s.task for s in samples])[:, 1:].reshape(-1)
@@ -117,11 +120,12 @@ def keep_freed_memory():
 def main():
     o = arguments()
     keep_freed_memory()
-    torch.set_num_threads(o.threads)
-    torch.manual_seed(o.seed)
     os.makedirs(o.out, exist_ok=True)
     prefix = f"{o.out}/tokenizer"
     if not os.path.exists(prefix + ".model"): corpus.train_tokenizer(prefix, o.vocabulary)
+    us = SideBySide(o.processes, f"{o.out}/meeting")
+    torch.set_num_threads(o.threads)
+    torch.manual_seed(o.seed)
     tok, seen = corpus.Tokenizer(prefix + ".model"), 0
     if o.resume:
         net, file = model.load(f"{o.out}/model.pt")
@@ -130,18 +134,20 @@ def main():
         init = torch.load(o.init) if o.init else None
         shape = shape_of(o, init)
         net = model.of(shape, init["weights"]) if init else model.start(shape)
-    print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}M parameters", flush=True)
+    if us.rank == 0: print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}M parameters", flush=True)
     matrices = net.matrices()
     rest = [p for p in net.parameters() if all(p is not m for m, _ in matrices)]
     muon, adam = Muon(matrices, o.lr), torch.optim.AdamW(rest, lr=o.adam_lr, betas=(.9, .98), weight_decay=0)
-    d, step, report, began = Dice(o.seed + 1000 + seen), 0, Report(), time.time()
+    d, lengths = Dice(o.seed + 1000 + seen + us.rank * 10**9), Dice(o.seed + 2000 + seen)      # each its own texts, all the same length
+    step, report, began = 0, Report(), time.time()
     while seen < min(o.tokens, o.stop):
         done = seen / o.tokens
-        batch = Batch(d, tok, o, done)
+        batch = Batch(d, tok, o, done, lengths.uniform() if o.mixed else done)
         hidden = net(batch.read, batch.positions, batch.temperature, batch.key_bias)
         logits = net.logits(hidden).view(-1, net.shape.vocabulary).float()
         loss = F.cross_entropy(logits, batch.next, reduction="none")
         (loss * batch.weights).sum().backward()
+        us.mean_gradients(net.parameters())
         torch.nn.utils.clip_grad_norm_(rest, 1.0)
         rate = min(1, (step + 1) / WARM_UP) * (1 if done < HOLD else max(LAST, (1 - done) / (1 - HOLD)))
         muon.lr, muon.momentum = o.lr * rate, min(.95, .85 + step / 3000)
@@ -152,9 +158,11 @@ def main():
         report.add(batch, loss.detach().numpy(), (logits.detach().argmax(-1) == batch.next).numpy())
         seen += batch.tokens
         step += 1
+        if us.rank: continue
         if step % 50 == 0: print(f"step {step} {seen / 1e6:.2f}M of length {batch.T}, {time.time() - began:.0f} s: {report.line()}", flush=True)
         if step % 200 == 0: model.save(f"{o.out}/model.pt", net, flags=vars(o), tokens=seen)
-    model.save(f"{o.out}/model.pt", net, flags=vars(o), tokens=seen)
+    if us.rank == 0: model.save(f"{o.out}/model.pt", net, flags=vars(o), tokens=seen)
+    us.part()
 
 
 if __name__ == "__main__": main()
