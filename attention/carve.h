@@ -1,4 +1,4 @@
-/* carve.h - one allocation cut into 64-byte aligned pieces. A first pass without memory finds out how much is wanted. */
+/* carve.h - an allocation cut into 64-byte aligned pieces; a first pass without memory sizes it. */
 #ifndef ATTENTION_CARVE_H
 #define ATTENTION_CARVE_H
 #include "attention/partial.h"

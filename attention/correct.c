@@ -40,8 +40,8 @@ void correct_close(struct correct *c) {
     free(c);
 }
 
-void correct_run(struct correct *c, struct flash *f, float *out, const float *q, const struct kvcache *kv, int layer,
-                 int pos, int n, int g) {
+void correct_run(struct correct *c, struct flash *f, float *out, const float *q,
+                 const struct kvcache *kv, int layer, int pos, int n, int g) {
     float *delta = c->delta + (size_t)layer * c->width;
     const size_t q_width = (size_t)c->shape.n_heads * c->shape.k_dim;
     if (c->anchor[layer] >= pos) c->anchor[layer] = NONE;  /* that token is gone */

@@ -21,15 +21,18 @@ static uint64_t kth_largest(uint64_t *x, int n, int k) {
     return x[want];
 }
 
-/* Higher for more mass, then for the lower page: no two are equal. Bits of floats >= 0 are in the order of the floats. */
+/* Higher for more mass, then for the lower page: no two are equal.
+ * Bits of floats >= 0 are in the order of the floats. */
 static uint64_t rank_of(float mass, int page) {
     uint32_t bits;
     memcpy(&bits, &mass, sizeof bits);
     return (uint64_t)bits << 32 | (uint32_t)~page;
 }
 
-int delta_choose(int *page, const float *mass, int n_pages, const struct delta_share *s, uint64_t *scratch) {
-    const int first = s->sink, last = n_pages - s->recent, n = last - first, want = s->budget - s->recent - first;
+int delta_choose(int *page, const float *mass, int n_pages, const struct delta_share *s,
+                 uint64_t *scratch) {
+    const int first = s->sink, last = n_pages - s->recent, n = last - first,
+              want = s->budget - s->recent - first;
     uint64_t *rank = scratch, *sorted = scratch + n_pages, least = 0;
     int count = 0;
     if (n_pages > s->budget) {

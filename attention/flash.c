@@ -12,7 +12,7 @@ static int omp_get_thread_num(void) { return 0; }
 
 enum {
     ROWS = 256,            /* query rows of one sweep: tokens x heads of the group */
-    IN_FLIGHT = 64,        /* partial results per token and KV head that wait for their merge when keys are split */
+    IN_FLIGHT = 64,        /* of split keys: results per token and KV head that wait for a merge */
     SMALL = 300000,
     BAND_SPANS = 2,        /* of a narrowed head */
 };
@@ -30,23 +30,23 @@ struct piece { int segment, first_span; };
 
 struct flash {
     struct sweep sweep;
-    int group;                                  /* query heads per KV head */
+    int group;                     /* query heads per KV head */
     int max_spans, max_pages, block;
     int n_workers;
     struct worker *workers;
     /* For calls that split the keys of each KV head over threads: */
-    struct attn_span *spans;                    /* [n_kv_heads][max_spans] */
-    int *pages;                                 /* [n_kv_heads][max_pages] */
-    struct walk *walks;                         /* [n_kv_heads] */
-    struct piece *pieces;                       /* [n_kv_heads][IN_FLIGHT] */
-    int *n_pieces;                              /* [n_kv_heads] */
-    struct partial parts, totals;               /* [n_kv_heads][IN_FLIGHT * group], [n_kv_heads][rows] */
+    struct attn_span *spans;       /* [n_kv_heads][max_spans] */
+    int *pages;                    /* [n_kv_heads][max_pages] */
+    struct walk *walks;            /* [n_kv_heads] */
+    struct piece *pieces;          /* [n_kv_heads][IN_FLIGHT] */
+    int *n_pieces;                 /* [n_kv_heads] */
+    struct partial parts, totals;  /* [n_kv_heads][IN_FLIGHT * group], [n_kv_heads][rows] */
     void *memory;
     size_t bytes;
     uint64_t rows_done;
-    const unsigned char *narrow;                /* [n_layers][n_kv_heads]: heads whose keys the band chooses; or NULL */
+    const unsigned char *narrow;   /* [n_layers][n_kv_heads] whose keys the band chooses; or NULL */
     struct band band;
-    struct masses *masses;                      /* NULL: the mode never asks for any */
+    struct masses *masses;         /* NULL: the mode never asks for any */
 };
 
 /* ---- Memory: one allocation for what is shared, one per thread ---- */
@@ -96,7 +96,8 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
         return fail(err, "attention: no memory");
     }
     *f = (struct flash){
-        .sweep = { .shape = *shape, .tile = kernels->tile, .matrix = kernels->matrix, .turns = mode->turns },
+        .sweep = { .shape = *shape, .tile = kernels->tile, .matrix = kernels->matrix,
+                   .turns = mode->turns },
         .workers = workers, .max_spans = mode->max_spans, .max_pages = mode->max_pages,
     };
     assert(!mode->turns || shape->rope_freq);
@@ -108,7 +109,8 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
     char *shared = memory_new(f->bytes);
     if (!shared) goto fail;
     carve_shared(f, shared);
-    if (f->sweep.turns) memcpy(f->sweep.freq, shape->rope_freq, (size_t)shape->n_rot / 2 * sizeof *f->sweep.freq);
+    if (f->sweep.turns)
+        memcpy(f->sweep.freq, shape->rope_freq, (size_t)shape->n_rot / 2 * sizeof *f->sweep.freq);
     f->sweep.shape.rope_freq = NULL;                             /* borrowed */
     for (; f->n_workers < threads; f->n_workers++) {
         struct worker *w = &workers[f->n_workers];
@@ -119,7 +121,8 @@ int flash_open(struct flash **out, const struct attn_shape *shape, const struct 
         f->bytes += bytes;
     }
     if (mode->ops->take_masses) {
-        if (masses_open(&f->masses, kernels->tile, shape->n_kv_heads, f->group, shape->max_tokens, err)) {
+        if (masses_open(&f->masses, kernels->tile, shape->n_kv_heads, f->group, shape->max_tokens,
+                        err)) {
             flash_close(f);
             return -1;
         }
@@ -154,7 +157,8 @@ void flash_counters(const struct flash *f, uint64_t *keys_read, uint64_t *rows) 
     for (int i = 0; i < f->n_workers; i++) *keys_read += f->workers[i].scratch.keys_read;
 }
 
-static void store(const struct flash *f, float *out, struct partial total, const struct rows *x, int call_pos) {
+static void store(const struct flash *f, float *out, struct partial total, const struct rows *x,
+                  int call_pos) {
     const int vd = f->sweep.shape.v_dim;
     for (int t = 0; t < x->n; t++)
         for (int h = 0; h < f->group; h++) {
@@ -162,15 +166,16 @@ static void store(const struct flash *f, float *out, struct partial total, const
             size_t head = (size_t)x->kv_head * f->group + h, token = x->pos + t - call_pos;
             float *to = out + (token * f->sweep.shape.n_heads + head) * vd;
             for (int i = 0; i < vd; i++) to[i] = from.out[i] / *from.sum;
-            if (f->sweep.keep) f->sweep.keep->top[head] = *from.m, f->sweep.keep->sum[head] = *from.sum;
+            if (f->sweep.keep)
+                f->sweep.keep->top[head] = *from.m, f->sweep.keep->sum[head] = *from.sum;
         }
 }
 
 /* ---- Two ways to share the work; they give the same bits ---- */
 
 /* What the rows read. spans and pages are room for it. */
-static struct walk ask(const struct flash *f, struct attn_mode *mode, struct attn_span *spans, int *pages, const float *q,
-                       const struct kvcache *kv, const struct rows *x) {
+static struct walk ask(const struct flash *f, struct attn_mode *mode, struct attn_span *spans,
+                       int *pages, const float *q, const struct kvcache *kv, const struct rows *x) {
     struct walk walk = { .span = spans, .end = x->pos + x->n };
     const struct attn_block b = {
         .layer = x->layer, .kv_head = x->kv_head, .pos = x->pos, .n = x->n, .q = q,
@@ -190,17 +195,20 @@ static struct walk ask(const struct flash *f, struct attn_mode *mode, struct att
 }
 
 /* Many queries: a task is one block of queries of one KV head, and walks all its segments. */
-static void attend_block(struct flash *f, struct worker *w, struct attn_mode *mode, float *out, const float *q,
-                         const struct kvcache *kv, const struct rows *block, int call_pos) {
+static void attend_block(struct flash *f, struct worker *w, struct attn_mode *mode, float *out,
+                         const float *q, const struct kvcache *kv, const struct rows *block,
+                         int call_pos) {
     const size_t q_token = (size_t)f->sweep.shape.n_heads * f->sweep.shape.k_dim;
     const float *q_head = q + (size_t)block->kv_head * f->group * f->sweep.shape.k_dim;
     const int most = f->sweep.rows / f->group;
-    const struct walk walk = ask(f, mode, w->spans, w->pages, q_head + (block->pos - call_pos) * q_token, kv, block);
+    const struct walk walk = ask(f, mode, w->spans, w->pages,
+                                 q_head + (block->pos - call_pos) * q_token, kv, block);
     for (int t = 0; t < block->n; t += most) {
         struct rows x = *block;
         x.pos += t;
         x.n = block->n - t < most ? block->n - t : most;
-        sweep_load(&f->sweep, &w->scratch, q_head + (x.pos - call_pos) * q_token, &x, kv_shape(kv)->type_k);
+        sweep_load(&f->sweep, &w->scratch, q_head + (x.pos - call_pos) * q_token, &x,
+                   kv_shape(kv)->type_k);
         partial_clear(w->total, x.n * f->group, f->sweep.shape.v_dim);
         int first = 0, segment = 0;
         while ((segment = walk_segment(&walk, segment, &first)) >= 0) {
@@ -211,20 +219,22 @@ static void attend_block(struct flash *f, struct worker *w, struct attn_mode *mo
     }
 }
 
-/* Threads may be fewer by now than at flash_open, never more than there is scratch for; and waking them costs some
- * microseconds, in which one of them does SMALL multiplications. */
+/* Threads may be fewer by now than at flash_open, never more than there is scratch for; and waking
+ * them costs some microseconds, in which one of them does SMALL multiplications. */
 static int threads(const struct flash *f, int pos, int n) {
-    const double work = (double)n * f->sweep.shape.n_heads * (pos + n) * (f->sweep.shape.k_dim + f->sweep.shape.v_dim);
+    const double work = (double)n * f->sweep.shape.n_heads * (pos + n) *
+                        (f->sweep.shape.k_dim + f->sweep.shape.v_dim);
     int most = omp_get_max_threads();
     if (work < SMALL) return 1;
     return most < f->n_workers ? most : f->n_workers;
 }
 
-static void run_blocks(struct flash *f, struct attn_mode *mode, float *out, const float *q, const struct kvcache *kv,
-                       int layer, int pos, int n) {
-    const int heads = f->sweep.shape.n_kv_heads, from = pos / f->block, blocks = (pos + n - 1) / f->block - from + 1;
+static void run_blocks(struct flash *f, struct attn_mode *mode, float *out, const float *q,
+                       const struct kvcache *kv, int layer, int pos, int n) {
+    const int heads = f->sweep.shape.n_kv_heads, from = pos / f->block,
+              blocks = (pos + n - 1) / f->block - from + 1;
     #pragma omp parallel for schedule(dynamic, 1) num_threads(threads(f, pos, n))
-    for (int i = blocks * heads - 1; i >= 0; i--) {        /* the last block sees most keys: it goes first */
+    for (int i = blocks * heads - 1; i >= 0; i--) {        /* last block first: it sees most keys */
         int begin = (from + i / heads) * f->block, end = begin + f->block;
         if (begin < pos) begin = pos;
         if (end > pos + n) end = pos + n;
@@ -233,15 +243,17 @@ static void run_blocks(struct flash *f, struct attn_mode *mode, float *out, cons
     }
 }
 
-/* Few queries, many keys: a task is one segment of one KV head. Segments go in waves of as many as there is room for
- * their results. All tokens of the call must belong to one selection block. */
-static void run_segments(struct flash *f, struct attn_mode *mode, float *out, const float *q, const struct kvcache *kv,
-                         int layer, int pos, int n) {
-    const int heads = f->sweep.shape.n_kv_heads, vd = f->sweep.shape.v_dim, rows = n * f->group, wave = IN_FLIGHT / n;
+/* Few queries, many keys: a task is one segment of one KV head. Segments go in waves of as many as
+ * there is room for their results. All tokens of the call must belong to one selection block. */
+static void run_segments(struct flash *f, struct attn_mode *mode, float *out, const float *q,
+                         const struct kvcache *kv, int layer, int pos, int n) {
+    const int heads = f->sweep.shape.n_kv_heads, vd = f->sweep.shape.v_dim, rows = n * f->group,
+              wave = IN_FLIGHT / n;
     const size_t room = (size_t)IN_FLIGHT * f->group;
     for (int g = 0; g < heads; g++) {
         struct rows x = { layer, g, pos, n, f->group };
-        f->walks[g] = ask(f, mode, f->spans + (size_t)g * f->max_spans, f->pages + (size_t)g * f->max_pages,
+        f->walks[g] = ask(f, mode, f->spans + (size_t)g * f->max_spans,
+                          f->pages + (size_t)g * f->max_pages,
                           q + (size_t)g * f->group * f->sweep.shape.k_dim, kv, &x);
         partial_clear(partial_at(f->totals, (size_t)g * f->sweep.rows, vd), rows, vd);
         f->n_pieces[g] = -1;                               /* not begun */
@@ -272,8 +284,11 @@ static void run_segments(struct flash *f, struct attn_mode *mode, float *out, co
                     if (i >= f->n_pieces[g]) continue;
                     const struct piece *piece = f->pieces + (size_t)g * IN_FLIGHT + i;
                     struct rows x = { layer, g, pos, n, f->group };
-                    sweep_load(&f->sweep, &w->scratch, q + (size_t)g * f->group * f->sweep.shape.k_dim, &x, kv_shape(kv)->type_k);
-                    sweep_segment(&f->sweep, &w->scratch, partial_at(f->parts, g * room + (size_t)i * rows, vd), &x, kv,
+                    sweep_load(&f->sweep, &w->scratch,
+                               q + (size_t)g * f->group * f->sweep.shape.k_dim, &x,
+                               kv_shape(kv)->type_k);
+                    sweep_segment(&f->sweep, &w->scratch,
+                                  partial_at(f->parts, g * room + (size_t)i * rows, vd), &x, kv,
                                   &f->walks[g], piece->first_span, piece->segment);
                 }
             #pragma omp for schedule(static)
@@ -289,8 +304,8 @@ static void run_segments(struct flash *f, struct attn_mode *mode, float *out, co
     }
 }
 
-void flash_run(struct flash *f, struct attn_mode *mode, float *out, const float *q, const struct kvcache *kv, int layer,
-               int pos, int n) {
+void flash_run(struct flash *f, struct attn_mode *mode, float *out, const float *q,
+               const struct kvcache *kv, int layer, int pos, int n) {
     assert(n <= f->sweep.shape.max_batch);
     if (n < 1) return;
     f->sweep.keep = mode->want_masses ? f->masses : NULL;
@@ -300,13 +315,15 @@ void flash_run(struct flash *f, struct attn_mode *mode, float *out, const float 
     }
     const int one_block = pos / f->block == (pos + n - 1) / f->block;
     const int tasks = f->sweep.shape.n_kv_heads * ((n + f->block - 1) / f->block);
-    if (one_block && 2 * n <= IN_FLIGHT && n * f->group <= f->sweep.rows && tasks < 4 * threads(f, pos, n) && pos + n > SEGMENT)
+    if (one_block && 2 * n <= IN_FLIGHT && n * f->group <= f->sweep.rows &&
+        tasks < 4 * threads(f, pos, n) && pos + n > SEGMENT)
         run_segments(f, mode, out, q, kv, layer, pos, n);
     else
         run_blocks(f, mode, out, q, kv, layer, pos, n);
     f->rows_done += (uint64_t)n * f->sweep.shape.n_heads;
     if (f->sweep.keep) {
         masses_finish(f->sweep.keep, threads(f, pos, n));
-        mode->ops->take_masses(mode, &(struct attn_masses){ layer, pos, pos / KV_PAGE + 1, f->sweep.keep->peak, f->sweep.keep->mean });
+        mode->ops->take_masses(mode, &(struct attn_masses){
+            layer, pos, pos / KV_PAGE + 1, f->sweep.keep->peak, f->sweep.keep->mean });
     }
 }

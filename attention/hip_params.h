@@ -3,14 +3,14 @@
 #define ATTENTION_HIP_PARAMS_H
 #include "attention/args.h"
 
-enum { HIP_STAGES = 3, HIP_SAMPLED = 1024 };               /* most keys of a block that may be sampled */
+enum { HIP_STAGES = 3, HIP_SAMPLED = 1024 };    /* most keys of a block that may be sampled */
 enum hip_sharing { HIP_OWNER_KV, HIP_OWNER_Q, HIP_OWNER_LAYER };
 enum hip_rep { HIP_CENTRE, HIP_FIRST, HIP_LAST };
 
-struct hip_params {                                        /* in tokens, unless said otherwise; the table in hip_params.c */
+struct hip_params {                /* in tokens, unless said otherwise; the table in hip_params.c */
     int stages, sink, window, dense, until, bq, delta;
     enum hip_sharing owner;
-    int k, bk, sq, sk, refresh;                            /* stages=1 */
+    int k, bk, sq, sk, refresh;    /* stages=1 */
     enum hip_rep rep;
     int chunk[HIP_STAGES], keep[HIP_STAGES], every[HIP_STAGES];        /* stages=3 */
 };

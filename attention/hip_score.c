@@ -3,12 +3,12 @@
 #include <string.h>
 
 enum {
-    AHEAD = 3,                                 /* pages of keys on their way while one is scored */
-    MATRIX_MIN = 2 * MATRIX_ROWS,              /* rows that make up for turning keys into the matrix unit's order */
+    AHEAD = 3,                      /* pages of keys on their way while one is scored */
+    MATRIX_MIN = 2 * MATRIX_ROWS,   /* rows that repay turning keys into the matrix unit's order */
 };
 
-size_t hip_scorer_carve(struct hip_scorer *s, void *memory, const struct attn_shape *shape, int n_heads,
-                        int n_tokens) {
+size_t hip_scorer_carve(struct hip_scorer *s, void *memory, const struct attn_shape *shape,
+                        int n_heads, int n_tokens) {
     const size_t rows = (size_t)n_heads * n_tokens, dim = shape->k_dim;
     const size_t padded = rows + (size_t)n_heads * (PEAK_ROWS - 1);
     const size_t floats[] = { rows * dim, padded * dim, rows * TILE, TILE * dim, KV_PAGE * dim };
@@ -54,12 +54,13 @@ static void load_matrix(struct hip_scorer *s) {
         const float *q = s->q + (size_t)g * rows * dim;
         char *to = (char *)s->q_matrix + (size_t)g * padded * row;
         m->load_q(to, q, rows, dim, type);
-        for (int r = rows; r < padded; r++) m->load_q(to + r * row, q + (size_t)(rows - 1) * dim, 1, dim, type);
+        for (int r = rows; r < padded; r++)
+            m->load_q(to + r * row, q + (size_t)(rows - 1) * dim, 1, dim, type);
     }
 }
 
-void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *q, int pos, int n, int stride, int pool,
-              int window) {
+void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *q, int pos, int n,
+              int stride, int pool, int window) {
     const size_t dim = s->shape.k_dim, group = s->shape.n_heads / s->shape.n_kv_heads;
     const size_t q_stride = s->shape.n_heads * dim, width = o.n_heads * dim;
     s->layer = layer;
@@ -71,7 +72,8 @@ void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *
         s->last[i] = pos + end - 1 - window;
         for (int g = 0; g < o.n_kv_heads; g++) {
             const float *src = q + ((o.kv_head + g) * group + o.head) * dim;
-            mean(s->q + ((size_t)g * s->n_samples + i) * width, src, q_stride, pool ? from : end - 1, end, width);
+            mean(s->q + ((size_t)g * s->n_samples + i) * width, src, q_stride,
+                 pool ? from : end - 1, end, width);
         }
     }
     s->blocks_matrix = s->matrix && kv_shape(s->kv)->type_k != DT_F32 && s->n_rows >= MATRIX_MIN
@@ -82,7 +84,8 @@ void hip_load(struct hip_scorer *s, int layer, struct hip_owner o, const float *
     }
     const size_t padded = (size_t)(s->n_rows + PEAK_ROWS - 1) / PEAK_ROWS * PEAK_ROWS;
     for (int g = 0; g < o.n_kv_heads; g++)
-        interleave(s->q_peak + g * padded * dim, s->q + (size_t)g * s->n_rows * dim, s->n_rows, (int)dim);
+        interleave(s->q_peak + g * padded * dim, s->q + (size_t)g * s->n_rows * dim, s->n_rows,
+                   (int)dim);
 }
 
 /* Sixteen keys that are one whole page. */
@@ -107,7 +110,8 @@ static void pack(const struct hip_scorer *s, float *dst, int kv_head, const int 
             have = key[c] / KV_PAGE;
             from = unpacked(s, s->page, kv_page(s->kv, s->layer, kv_head, have).k);
         }
-        for (size_t i = 0; i < dim; i++) dst[i * KV_PAGE + c] = from[i * KV_PAGE + key[c] % KV_PAGE];
+        for (size_t i = 0; i < dim; i++)
+            dst[i * KV_PAGE + c] = from[i * KV_PAGE + key[c] % KV_PAGE];
     }
 }
 
@@ -153,7 +157,8 @@ void hip_score(struct hip_scorer *s, const int *key, int n, float *score) {
             const int count = n - from < TILE ? n - from : TILE;
             const void *page[TILE_PAGES] = { NULL };
             int direct = s->n_rows <= s->tile->direct_rows;
-            for (int c = 0; c < count; c += KV_PAGE) direct &= whole_page(key + from + c, count - c);
+            for (int c = 0; c < count; c += KV_PAGE)
+                direct &= whole_page(key + from + c, count - c);
             for (int c = 0; c < count; c += KV_PAGE) {
                 const int p = c / KV_PAGE, whole = whole_page(key + from + c, count - c);
                 float *tile = s->keys + (size_t)p * KV_PAGE * dim;
@@ -161,11 +166,13 @@ void hip_score(struct hip_scorer *s, const int *key, int n, float *score) {
                 if (whole) {
                     page[p] = kv_page(s->kv, s->layer, kv_head, key[from + c] / KV_PAGE).k;
                     if (!direct) page[p] = unpacked(s, tile, page[p]);
-                } else pack(s, tile, kv_head, key + from + c, count - c < KV_PAGE ? count - c : KV_PAGE);
+                } else
+                    pack(s, tile, kv_head, key + from + c,
+                         count - c < KV_PAGE ? count - c : KV_PAGE);
             }
             prefetch(s, kv_head, key + from + count, n - from - count);
-            s->tile->scores(s->s, s->q + (size_t)g * s->n_rows * dim, s->n_rows, s->shape.k_dim, page,
-                            direct ? type : DT_F32, 0);
+            s->tile->scores(s->s, s->q + (size_t)g * s->n_rows * dim, s->n_rows, s->shape.k_dim,
+                            page, direct ? type : DT_F32, 0);
             highest(s, score + from, key + from, count);
         }
         s->scored += (uint64_t)n;
@@ -183,7 +190,8 @@ static void prefetch_keys(const struct hip_scorer *s, int kv_head, const int *pa
 static void score_by_matrix(struct hip_scorer *s, int g, const int *page, int n, float *score) {
     const int dim = s->shape.k_dim, kv_head = s->owner.kv_head + g;
     const enum dtype type = kv_shape(s->kv)->type_k;
-    const char *q = (const char *)s->q_matrix + (size_t)g * matrix_room_q(s->blocks_matrix * MATRIX_ROWS, dim);
+    const char *q = (const char *)s->q_matrix +
+                    (size_t)g * matrix_room_q(s->blocks_matrix * MATRIX_ROWS, dim);
     s->matrix->shape(MATRIX_ROWS, type);
     for (int i = 0; i < n; i += TILE_PAGES) {
         const int count = n - i < TILE_PAGES ? n - i : TILE_PAGES, rest = n - i - count;
@@ -199,11 +207,12 @@ static void score_by_matrix(struct hip_scorer *s, int g, const int *page, int n,
     s->matrix->shape(0, type);
 }
 
-/* Pages are far apart: those AHEAD are on their way while one is scored. Few queries read keys as they are stored, for many
- * it pays to unpack them once. */
+/* Pages are far apart: those AHEAD are on their way while one is scored. Few queries read keys as
+ * they are stored, for many it pays to unpack them once. */
 static void score_head(struct hip_scorer *s, int g, const int *page, int n, float *score) {
     const enum dtype type = kv_shape(s->kv)->type_k;
-    const int dim = s->shape.k_dim, blocks = (s->n_rows + PEAK_ROWS - 1) / PEAK_ROWS, kv_head = s->owner.kv_head + g;
+    const int dim = s->shape.k_dim, blocks = (s->n_rows + PEAK_ROWS - 1) / PEAK_ROWS,
+              kv_head = s->owner.kv_head + g;
     const int direct = type == DT_F32 || (blocks == 1 && (type == DT_F16 || type == DT_BF16));
     const size_t bytes = tile_k_bytes(type, dim);
     const float *q = s->q_peak + (size_t)g * blocks * dim * PEAK_ROWS;
@@ -215,14 +224,16 @@ static void score_head(struct hip_scorer *s, int g, const int *page, int n, floa
     for (int i = 0; i < n; i++) {
         const void *keys = coming[i % AHEAD];
         const char *next = NULL;
-        if (i + AHEAD < n) next = coming[i % AHEAD] = kv_page(s->kv, s->layer, kv_head, page[i + AHEAD]).k;
+        if (i + AHEAD < n)
+            next = coming[i % AHEAD] = kv_page(s->kv, s->layer, kv_head, page[i + AHEAD]).k;
         if (!direct) {
             if (next) tile_prefetch(next, bytes);
             s->tile->unpack_k(s->page, keys, type, dim);
             keys = s->page, next = NULL;
         }
         for (int b = 0; b < blocks; b++) {
-            const float x = s->peak->page(q + (size_t)b * dim * PEAK_ROWS, dim, keys, direct ? type : DT_F32, b ? NULL : next);
+            const float x = s->peak->page(q + (size_t)b * dim * PEAK_ROWS, dim, keys,
+                                          direct ? type : DT_F32, b ? NULL : next);
             if (x > score[i]) score[i] = x;
         }
     }

@@ -68,7 +68,8 @@ static uint64_t worst_kept(uint64_t *rank, const float *score, int n, int keep) 
     return kth(rank, n, keep);
 }
 
-int hip_beam(int *out, int n, int width, hip_score_branches *score, void *ctx, struct hip_scratch *s) {
+int hip_beam(int *out, int n, int width, hip_score_branches *score, void *ctx,
+             struct hip_scratch *s) {
     if (n <= width) {
         for (int i = 0; i < n; i++) out[i] = i;
         return n;
@@ -90,7 +91,8 @@ int hip_beam(int *out, int n, int width, hip_score_branches *score, void *ctx, s
         score(ctx, s->next, count, s->score);
         const uint64_t worst = worst_kept(s->rank, s->score, count, width);
         longest = 0;
-        for (int i = 0; i < count; i++) {       /* next is in order of position, and so is what is kept of it */
+        /* next is in order of position, and so is what is kept of it */
+        for (int i = 0; i < count; i++) {
             if (rank_of(s->score[i], i) > worst) continue;
             s->beam[kept++] = s->next[i];
             if (s->next[i].count > longest) longest = s->next[i].count;
@@ -124,8 +126,8 @@ static void descend(float *best, const int *left, int n, int size, hip_score_key
     }
 }
 
-int hip_stage(int *out, const int *parent, int n_parents, int split, int size, int keep, hip_score_keys *score,
-              void *ctx, struct hip_scratch *s) {
+int hip_stage(int *out, const int *parent, int n_parents, int split, int size, int keep,
+              hip_score_keys *score, void *ctx, struct hip_scratch *s) {
     const int n = n_parents * split;
     const int all = n <= keep;
     int kept = 0;

@@ -19,11 +19,12 @@ static uint64_t span_bits(const struct attn_span *s, int query, int tile) {
 
 /* Whether every query sees all positions begin..end-1, in every head. */
 static bool seen_by_all(const struct rows *x, const struct attn_span *s, int begin, int end) {
-    return s->begin <= begin && s->end >= end && end <= x->pos + 1 && !s->window && !s->until && !s->heads;
+    return s->begin <= begin && s->end >= end && end <= x->pos + 1 &&
+           !s->window && !s->until && !s->heads;
 }
 
-uint64_t look(uint64_t *seen, const struct rows *x, const struct attn_span *span, int n_spans, int tile, int *first,
-              int *last) {
+uint64_t look(uint64_t *seen, const struct rows *x, const struct attn_span *span, int n_spans,
+              int tile, int *first, int *last) {
     uint64_t any = 0;
     *first = *last = 0;
     if (n_spans && seen_by_all(x, span, tile, tile + TILE)) {          /* by far the most usual */
@@ -51,7 +52,8 @@ uint64_t look(uint64_t *seen, const struct rows *x, const struct attn_span *span
 }
 
 /* Ors what each row sees of one page into its word, from bit `shift` on. */
-static void look_page(uint64_t *seen, const struct rows *x, const struct attn_span *span, int n_spans, int at, int shift) {
+static void look_page(uint64_t *seen, const struct rows *x, const struct attn_span *span,
+                      int n_spans, int at, int shift) {
     const uint64_t page = (1u << KV_PAGE) - 1;
     for (int i = 0; i < n_spans && span[i].begin < at + KV_PAGE; i++)
         for (int t = 0; t < x->n; t++) {
@@ -62,8 +64,8 @@ static void look_page(uint64_t *seen, const struct rows *x, const struct attn_sp
         }
 }
 
-uint64_t look_pages(uint64_t *seen, const struct rows *x, const struct attn_span *span, int n_spans, const int *page, int n,
-                    int *first, int *last) {
+uint64_t look_pages(uint64_t *seen, const struct rows *x, const struct attn_span *span, int n_spans,
+                    const int *page, int n, int *first, int *last) {
     const int rows = x->n * x->group;
     uint64_t by_all = 0, any = 0;
     int some = 0;
@@ -88,7 +90,8 @@ uint64_t look_pages(uint64_t *seen, const struct rows *x, const struct attn_span
     return any;
 }
 
-int look_capped(uint64_t *capped, const struct rows *x, const struct attn_span *span, int n_spans, int tile) {
+int look_capped(uint64_t *capped, const struct rows *x, const struct attn_span *span, int n_spans,
+                int tile) {
     int cap = 0;
     for (int i = 0; i < n_spans && span[i].begin < tile + TILE; i++) {
         if (!span[i].cap || x->pos + x->n - 1 <= span[i].cap || span[i].end <= tile) continue;
@@ -96,7 +99,8 @@ int look_capped(uint64_t *capped, const struct rows *x, const struct attn_span *
         cap = span[i].cap;
         for (int r = 0; r < x->n * x->group; r++) {
             const int at = x->pos + r / x->group, h = r % x->group;
-            if (at > cap && (!span[i].heads || span[i].heads >> h & 1)) capped[r] |= span_bits(&span[i], at, tile);
+            if (at > cap && (!span[i].heads || span[i].heads >> h & 1))
+                capped[r] |= span_bits(&span[i], at, tile);
         }
     }
     return cap;

@@ -7,14 +7,16 @@ enum { TILES_PER_TASK = 8 };
 
 static size_t tiles_of(int n_tokens) { return ((size_t)n_tokens + TILE - 1) / TILE; }
 
-int masses_open(struct masses **out, const struct tile_kernels *tile, int n_groups, int group, int max_tokens,
-                struct err *err) {
+int masses_open(struct masses **out, const struct tile_kernels *tile, int n_groups, int group,
+                int max_tokens, struct err *err) {
     struct masses *m = calloc(1, sizeof *m);
     if (!m) return fail(err, "attention: no memory");
-    const size_t tiles = tiles_of(max_tokens), pages = tiles * TILE_PAGES, heads = (size_t)n_groups * group;
+    const size_t tiles = tiles_of(max_tokens), pages = tiles * TILE_PAGES,
+                 heads = (size_t)n_groups * group;
     struct { float **p; size_t n; } parts[] = {
-        { &m->e, tiles * heads * TILE }, { &m->reference, tiles * heads }, { &m->factor, tiles * heads },
-        { &m->top, heads }, { &m->sum, heads }, { &m->peak, pages }, { &m->mean, pages },
+        { &m->e, tiles * heads * TILE }, { &m->reference, tiles * heads },
+        { &m->factor, tiles * heads }, { &m->top, heads }, { &m->sum, heads },
+        { &m->peak, pages }, { &m->mean, pages },
     };
     size_t at[sizeof parts / sizeof *parts];
     m->tile = tile, m->n_groups = n_groups, m->group = group, m->tiles = tiles;
@@ -22,12 +24,14 @@ int masses_open(struct masses **out, const struct tile_kernels *tile, int n_grou
         at[i] = m->bytes;
         m->bytes += (parts[i].n * sizeof(float) + 63) / 64 * 64;
     }
-    if (!(m->memory = aligned_alloc(64, m->bytes))) {      /* not cleared: most of a long context is not used yet */
-        fail(err, "attention: no memory for the probabilities of %d tokens (%zu bytes)", max_tokens, m->bytes);
+    if (!(m->memory = aligned_alloc(64, m->bytes))) {      /* not cleared: most is not used yet */
+        fail(err, "attention: no memory for the probabilities of %d tokens (%zu bytes)", max_tokens,
+             m->bytes);
         masses_close(m);
         return -1;
     }
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) *parts[i].p = (float *)((char *)m->memory + at[i]);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        *parts[i].p = (float *)((char *)m->memory + at[i]);
     *out = m;
     return 0;
 }
@@ -53,8 +57,9 @@ static void factors(struct masses *m, int g, int from, int to) {
     for (int t = from; t < to; t++) {
         const size_t at = ((size_t)g * m->tiles + t) * group;
         for (int h = 0; h < group; h++) {
-            const float ref = m->reference[at + h], *top = m->top + (size_t)g * group, *sum = m->sum + (size_t)g * group;
-            if (ref == -INFINITY) {                        /* the exponentials there are an older call's */
+            const float ref = m->reference[at + h], *top = m->top + (size_t)g * group,
+                        *sum = m->sum + (size_t)g * group;
+            if (ref == -INFINITY) {                        /* exponentials of an older call */
                 m->factor[at + h] = 0;
                 memset(m->e + (at + h) * TILE, 0, TILE * sizeof *m->e);
             } else if (t > from && ref == m->reference[at + h - group])
@@ -80,7 +85,8 @@ static void pages(struct masses *m, int from, int to) {
         }
         for (int p = 0; p < TILE_PAGES; p++) {
             m->peak[(size_t)t * TILE_PAGES + p] = sum_page(high + p * KV_PAGE);
-            m->mean[(size_t)t * TILE_PAGES + p] = sum_page(all + p * KV_PAGE) / (float)(m->n_groups * m->group);
+            m->mean[(size_t)t * TILE_PAGES + p] = sum_page(all + p * KV_PAGE) /
+                                                  (float)(m->n_groups * m->group);
         }
     }
 }

@@ -1,8 +1,9 @@
 /* masses.h - the probability each page of keys gets from a token: a by-product of attending.
  *
- * Probabilities of different heads may be compared only when the softmax is complete, and the kernel's exponentials are
- * taken against references that rise as it walks the keys. So every tile's exponentials are kept beside the reference
- * they were taken against, and one multiplication each makes probabilities of them in the end. No key is read twice. */
+ * Probabilities of different heads may be compared only when the softmax is complete, and the
+ * kernel's exponentials are taken against references that rise as it walks the keys. So every
+ * tile's exponentials are kept beside the reference they were taken against, and one multiplication
+ * each makes probabilities of them in the end. No key is read twice. */
 #ifndef ATTENTION_MASSES_H
 #define ATTENTION_MASSES_H
 #include <stddef.h>
@@ -15,19 +16,21 @@ struct masses {
     size_t tiles;                  /* room in each group */
     int n_tokens;                  /* of the call at hand */
     float *e;                      /* [n_groups][tiles][group][TILE] exponentials, base 2 */
-    float *reference;              /* [n_groups][tiles][group] of e; -INFINITY: the head saw nothing of the tile */
+    float *reference;              /* [n_groups][tiles][group] of e; -INFINITY: tile not seen */
     float *factor;                 /* [n_groups][tiles][group] what makes probabilities of e */
-    float *top, *sum;              /* [n_groups * group] of the complete softmax: 2^(score - top) / sum */
+    float *top, *sum;              /* [n_groups * group] of all keys: 2^(score - top) / sum */
     float *peak, *mean;            /* [pages] see struct attn_masses */
     void *memory;
     size_t bytes;                  /* untouched parts of it cost address space only */
 };
 
-int masses_open(struct masses **out, const struct tile_kernels *, int n_groups, int group, int max_tokens, struct err *);
+int masses_open(struct masses **out, const struct tile_kernels *, int n_groups, int group,
+                int max_tokens, struct err *);
 void masses_close(struct masses *);                                /* NULL is fine */
 
-/* For one call of one token that may see positions 0..n_tokens-1. The kernel fills in e and reference of every tile it
- * visits, then top and sum; masses_finish fills in peak and mean, with the same bits for any number of threads. */
+/* For one call of one token that may see positions 0..n_tokens-1. The kernel fills in e and
+ * reference of every tile it visits, then top and sum; masses_finish fills in peak and mean, with
+ * the same bits for any number of threads. */
 void masses_begin(struct masses *, int n_tokens);
 void masses_finish(struct masses *, int threads);
 

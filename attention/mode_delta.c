@@ -1,11 +1,12 @@
-/* mode_delta.c - a few layers read everything and choose pages, the layers after them read those (DELTA).
+/* mode_delta.c - a few layers read everything and choose pages, the next ones read those (DELTA).
  *
- * Decode only: a prompt is attended in full. At each token of the answer a selecting layer, which is a full one, turns
- * its exact probabilities into a list: the most recent pages and those the layer's query heads value most. The layers
- * up to the next selecting one read that list, all heads the same. A list lives for one token.
+ * Decode only: a prompt is attended in full. At each token of the answer a selecting layer, which
+ * is a full one, turns its exact probabilities into a list: the most recent pages and those the
+ * layer's query heads value most. The layers up to the next selecting one read that list, all heads
+ * the same. A list lives for one token.
  *
- * Tokens read at n cached, in N layers of which F are full, with `budget` pages of which the last holds `open` tokens:
- * F n + (N - F) min(n, 16 (budget - 1) + open). The cache keeps everything. */
+ * Tokens read at n cached, in N layers of which F are full, with `budget` pages of which the last
+ * holds `open` tokens: F n + (N - F) min(n, 16 (budget - 1) + open). The cache keeps everything. */
 #include "attention/delta_pages.h"
 #include "attention/mode.h"
 #include <stdlib.h>
@@ -21,16 +22,18 @@ struct delta {
     struct attn_mode base;
     struct delta_args a;
     int n_layers;
-    unsigned char *kind;                       /* [n_layers] */
-    int *page;                                 /* [n_pages] the list, ascending */
-    int n_pages, pos;                          /* ... chosen at this position; NO_LIST: by no layer of this token yet */
-    uint64_t *scratch;                         /* [2][pages of the longest context] */
-    uint64_t tokens, lists, judged;            /* steps with a list, lists, lists that met the next one's layer */
-    double recall, recall_far, least;          /* sums over judged; the lowest */
+    unsigned char *kind;                /* [n_layers] */
+    int *page;                          /* [n_pages] the list, ascending */
+    int n_pages, pos;                   /* ... chosen at this position; NO_LIST: no layer has yet */
+    uint64_t *scratch;                  /* [2][pages of the longest context] */
+    /* Steps with a list, lists, lists that met the next one's layer. */
+    uint64_t tokens, lists, judged;
+    double recall, recall_far, least;   /* sums over judged; the lowest */
 };
 
 static const struct attn_key keys[] = {
-    { "full", "auto", "LAYERS that read everything, 0 among them: 0,1,2,14,22; auto: as NAME.delta.txt beside NAME.gguf says, else 0,1,2, half way and at 4/5" },
+    { "full", "auto", "LAYERS that read everything, 0 among them: 0,1,2,14,22; auto: as "
+                      "NAME.delta.txt beside NAME.gguf says, else 0,1,2, half way and at 4/5" },
     { "budget", "64", "pages of 16 tokens the other layers read" },
     { "recent", "8", "of these, the last pages" },
     { "sink", "0", "of these, the first pages" },
@@ -40,12 +43,14 @@ static const struct attn_key keys[] = {
 
 static int read_args(struct delta_args *d, const struct attn_args *args, struct err *err) {
     struct delta_share *s = &d->share;
-    if (args_int(args, "budget", 1, PAGES_MAX, &s->budget, err) || args_int(args, "recent", 1, PAGES_MAX, &s->recent, err) ||
-        args_int(args, "sink", 0, PAGES_MAX, &s->sink, err) || args_real(args, "ratio", 1, 1e9, &d->ratio, err))
+    if (args_int(args, "budget", 1, PAGES_MAX, &s->budget, err) ||
+        args_int(args, "recent", 1, PAGES_MAX, &s->recent, err) ||
+        args_int(args, "sink", 0, PAGES_MAX, &s->sink, err) ||
+        args_real(args, "ratio", 1, 1e9, &d->ratio, err))
         return -1;
     if (s->recent + s->sink >= s->budget)
-        return fail(err, "attention mode delta: recent=%d and sink=%d pages leave nothing to choose of budget=%d",
-                    s->recent, s->sink, s->budget);
+        return fail(err, "attention mode delta: recent=%d and sink=%d pages leave nothing to "
+                         "choose of budget=%d", s->recent, s->sink, s->budget);
     return 0;
 }
 
@@ -61,9 +66,11 @@ static int read_layers(unsigned char *mark, int n_layers, const char *text, stru
         char *end;
         const long n = strtol(at, &end, 10);
         if (end == at || *at < '0' || *at > '9' || (*end && *end != ','))
-            return fail(err, "attention mode delta: full=%.64s, want auto or layers such as 0,1,2,14,22", text);
+            return fail(err, "attention mode delta: full=%.64s, want auto or layers "
+                             "such as 0,1,2,14,22", text);
         if (n >= n_layers)
-            return fail(err, "attention mode delta: full=%.64s names layer %ld, the model has %d", text, n, n_layers);
+            return fail(err, "attention mode delta: full=%.64s names layer %ld, the model has %d",
+                        text, n, n_layers);
         mark[n] = FULL;
         if (!*(at = end)) return 0;
     }
@@ -82,8 +89,8 @@ static void delta_close(struct attn_mode *m) {
     free(d);
 }
 
-static int delta_open(struct attn_mode **out, const struct attn_args *args, const struct attn_shape *shape,
-                      struct err *err) {
+static int delta_open(struct attn_mode **out, const struct attn_args *args,
+                      const struct attn_shape *shape, struct err *err) {
     const int pages = shape->max_tokens / KV_PAGE + 1, n = shape->n_layers;
     struct delta *d = calloc(1, sizeof *d);
     if (!d) return fail(err, "attention mode delta: no memory");
@@ -102,7 +109,8 @@ static int delta_open(struct attn_mode **out, const struct attn_args *args, cons
     }
     if (read_layers(d->kind, n, args_text(args, "full"), err)) goto fail;
     if (!d->kind[0]) {
-        fail(err, "attention mode delta: full=%.64s lacks layer 0, which has no list to read", args_text(args, "full"));
+        fail(err, "attention mode delta: full=%.64s lacks layer 0, which has no list to read",
+             args_text(args, "full"));
         goto fail;
     }
     for (int l = 0; l + 1 < n; l++)
@@ -114,8 +122,8 @@ fail:
     return -1;
 }
 
-/* How much of this layer's probability the list before held: of all of it, and of what is neither recent nor in the
- * first page, which every list gets easily. */
+/* How much of this layer's probability the list before held: of all of it, and of what is neither
+ * recent nor in the first page, which every list gets easily. */
 static void judge(struct delta *d, const struct attn_masses *m) {
     double held = 0, held_far = 0, far = 0;
     for (int u = 1; u < m->n_pages - d->a.share.recent; u++) far += m->mean[u];
@@ -134,7 +142,8 @@ static void delta_begin(struct attn_mode *m, const struct attn_call *c) {
     struct delta *d = (struct delta *)m;
     const int pages = c->pos / KV_PAGE + 1;
     if (c->layer == 0 || !c->decode) d->pos = NO_LIST;
-    m->want_masses = c->decode && d->kind[c->layer] == SELECTS && pages > d->a.ratio * d->a.share.budget;
+    m->want_masses = c->decode && d->kind[c->layer] == SELECTS &&
+                     pages > d->a.ratio * d->a.share.budget;
 }
 
 static void delta_take(struct attn_mode *m, const struct attn_masses *masses) {
@@ -172,8 +181,10 @@ static void delta_report(const struct attn_mode *m, attn_figure *fn, void *ctx) 
 }
 
 const struct attn_ops mode_delta = {
-    .name = "delta", .about = "decode: a few full layers choose pages of keys, the layers after them read those (DELTA)",
+    .name = "delta",
+    .about = "decode: a few full layers choose pages of keys, "
+             "the layers after them read those (DELTA)",
     .source = "arXiv 2510.09883", .no_prefill = "it attends prompts in full", .keys = keys,
-    .open = delta_open, .close = delta_close, .check = delta_check, .select = delta_select, .begin = delta_begin,
-    .take_masses = delta_take, .report = delta_report,
+    .open = delta_open, .close = delta_close, .check = delta_check, .select = delta_select,
+    .begin = delta_begin, .take_masses = delta_take, .report = delta_report,
 };

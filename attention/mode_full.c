@@ -1,9 +1,9 @@
-/* mode_full.c - every query reads every key before it: exact attention, what all other modes are measured against. */
+/* mode_full.c - every query reads every key before it: exact attention, the measure of the rest. */
 #include "attention/mode.h"
 #include <stdlib.h>
 
-static int full_open(struct attn_mode **out, const struct attn_args *args, const struct attn_shape *shape,
-                     struct err *err) {
+static int full_open(struct attn_mode **out, const struct attn_args *args,
+                     const struct attn_shape *shape, struct err *err) {
     (void)args;
     (void)shape;
     struct attn_mode *m = malloc(sizeof *m);
@@ -22,6 +22,6 @@ static int full_select(struct attn_mode *m, const struct attn_block *b, struct a
 }
 
 const struct attn_ops mode_full = {
-    .name = "full", .about = "every query reads every key before it (exact)", .source = "arXiv 1706.03762",
-    .open = full_open, .close = full_close, .select = full_select,
+    .name = "full", .about = "every query reads every key before it (exact)",
+    .source = "arXiv 1706.03762", .open = full_open, .close = full_close, .select = full_select,
 };

@@ -1,10 +1,11 @@
-/* mode_stream.c - every head streams: it sees the first tokens and a window of recent ones, and the cache stops
- * growing.
+/* mode_stream.c - every head streams: it sees the first tokens and a window of recent ones,
+ * and the cache stops growing.
  *
- * Positions are absolute, unless rope=cache: then keys count as rotated by their index in a cache that holds nothing but
- * what is visible, so that no distance ever exceeds sink + recent, and a model can go on beyond the length it was trained
- * for. Among recent keys that changes no distance. Only the sinks move up to the window: a query beyond sink + recent
- * meets them as if it were at that position. */
+ * Positions are absolute, unless rope=cache: then keys count as rotated by their index in a
+ * cache that holds nothing but what is visible, so that no distance ever exceeds
+ * sink + recent, and a model can go on beyond the length it was trained for. Among recent
+ * keys that changes no distance. Only the sinks move up to the window: a query beyond
+ * sink + recent meets them as if it were at that position. */
 #include "attention/band.h"
 #include <stdlib.h>
 
@@ -14,7 +15,8 @@ static const struct attn_key keys[] = {
     { "sink", "4", "first tokens that stay visible" },
     { "recent", "1020", "tokens visible before each query's own" },
     { "prefill", "exact", band_prefill_help },
-    { "rope", "absolute", "absolute positions, or cache: the index among what is visible, for texts without end" },
+    { "rope", "absolute",
+      "absolute positions, or cache: the index among what is visible, for texts without end" },
     { NULL, NULL, NULL },
 };
 
@@ -25,15 +27,17 @@ static int stream_check(const struct attn_args *args, struct err *err) {
         return fail(err, "attention mode stream: rope=%.64s, want absolute or cache", rope);
     if (band_args(&b, args, err)) return -1;
     if (b.chunked && !strcmp(rope, "cache"))
-        return fail(err, "attention mode stream: rope=cache and prefill=chunked do not go together");
+        return fail(err, "attention mode stream: rope=cache and prefill=chunked "
+                         "do not go together");
     return 0;
 }
 
-static int stream_open(struct attn_mode **out, const struct attn_args *args, const struct attn_shape *shape,
-                       struct err *err) {
+static int stream_open(struct attn_mode **out, const struct attn_args *args,
+                       const struct attn_shape *shape, struct err *err) {
     struct stream *s = calloc(1, sizeof *s);
     if (!s) return fail(err, "attention mode stream: no memory");
-    *s = (struct stream){ .base = { .ops = &mode_stream, .max_spans = 2 }, .max_batch = shape->max_batch };
+    *s = (struct stream){ .base = { .ops = &mode_stream, .max_spans = 2 },
+                          .max_batch = shape->max_batch };
     if (stream_check(args, err) || band_args(&s->band, args, err)) goto fail;
     if (!strcmp(args_text(args, "rope"), "cache")) {
         if (!shape->rope_freq) {
@@ -68,7 +72,9 @@ static struct kv_store stream_store(const struct attn_mode *m, int layer, int kv
 }
 
 const struct attn_ops mode_stream = {
-    .name = "stream", .about = "the first tokens and a window of recent ones (lossy beyond it, memory stays constant)",
-    .source = "arXiv 2309.17453", .keys = keys, .check = stream_check,
-    .open = stream_open, .close = stream_close, .begin = stream_begin, .select = stream_select, .store = stream_store,
+    .name = "stream",
+    .about = "the first tokens and a window of recent ones "
+             "(lossy beyond it, memory stays constant)",
+    .source = "arXiv 2309.17453", .keys = keys, .check = stream_check, .open = stream_open,
+    .close = stream_close, .begin = stream_begin, .select = stream_select, .store = stream_store,
 };

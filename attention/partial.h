@@ -5,8 +5,8 @@
 #include <string.h>
 #include "kernels/tile.h"
 
-/* Not yet divided: row r has seen exponentials 2^(s - m[r]) that add up to the lanes of sum[r], and out[r] is the sum of
- * values weighted by them. */
+/* Not yet divided: row r has seen exponentials 2^(s - m[r]) that add up to the lanes of sum[r], and
+ * out[r] is the sum of values weighted by them. */
 struct partial { float *m, *sum, *out; };       /* [rows], [rows][TILE_LANES], [rows][v_dim] */
 
 static inline struct partial partial_at(struct partial p, size_t row, int v_dim) {

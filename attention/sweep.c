@@ -21,7 +21,8 @@ void sweep_carve(struct sweep_scratch *w, struct carve *c, const struct sweep *f
 }
 
 /* Times scale and log2(e), as exponentials are taken in base 2. */
-void sweep_load(const struct sweep *f, struct sweep_scratch *w, const float *q, const struct rows *x, enum dtype type_k) {
+void sweep_load(const struct sweep *f, struct sweep_scratch *w, const float *q,
+                const struct rows *x, enum dtype type_k) {
     const size_t dim = f->shape.k_dim, width = x->group * dim;
     const float scale = f->shape.scale * 1.44269504f;
     for (int t = 0; t < x->n; t++)
@@ -31,7 +32,8 @@ void sweep_load(const struct sweep *f, struct sweep_scratch *w, const float *q, 
 }
 
 /* The queries of the rows as RoPE would leave them at cap: those beyond it are turned back. */
-static void turn_queries(const struct sweep *f, struct sweep_scratch *w, const struct rows *x, int cap, enum dtype type_k) {
+static void turn_queries(const struct sweep *f, struct sweep_scratch *w, const struct rows *x,
+                         int cap, enum dtype type_k) {
     const int kd = f->shape.k_dim, pairs = f->shape.n_rot / 2;
     const int step = f->shape.rope_split ? 1 : 2, apart = f->shape.rope_split ? pairs : 1;
     memcpy(w->turned, w->q, (size_t)x->n * x->group * kd * sizeof *w->q);
@@ -40,7 +42,8 @@ static void turn_queries(const struct sweep *f, struct sweep_scratch *w, const s
         for (int p = 0; back > 0 && p < pairs; p++) {
             const double c = cos(back * f->freq[p]), s = sin(back * f->freq[p]);
             for (int h = 0; h < x->group; h++) {
-                float *a = w->turned + ((size_t)t * x->group + h) * kd + (size_t)p * step, *b = a + apart;
+                float *a = w->turned + ((size_t)t * x->group + h) * kd + (size_t)p * step,
+                      *b = a + apart;
                 const double x0 = *a, x1 = *b;
                 *a = (float)(x0 * c + x1 * s);
                 *b = (float)(x1 * c - x0 * s);
@@ -77,11 +80,13 @@ struct course {
     enum dtype shaped_type;                /* and of what */
 };
 
-static void softmax(const struct course *c, const struct tile *t, int from, int rows, float *out, int dim) {
+static void softmax(const struct course *c, const struct tile *t, int from, int rows, float *out,
+                    int dim) {
     const int row = t->first + from;
     c->f->tile->softmax(t->pages.s + (size_t)from * TILE, rows, t->seen + from, c->part.m + row,
                         c->part.sum + (size_t)row * TILE_LANES, out, dim);
-    if (t->reference) memcpy(t->reference + from, c->part.m + row, (size_t)rows * sizeof *c->part.m);
+    if (t->reference)
+        memcpy(t->reference + from, c->part.m + row, (size_t)rows * sizeof *c->part.m);
 }
 
 /* With vectors: all rows at once; when they are many, pages are unpacked for them first. */
@@ -95,7 +100,8 @@ static void by_vectors(const struct course *c, struct tile t) {
     enum dtype type_k = c->type_k, type_v = c->type_v;
     for (int p = 0; p < TILE_PAGES && !direct; p++) {
         if (!x->k[p]) continue;
-        float *k = (float *)w->k + (size_t)p * KV_PAGE * kd, *v = (float *)w->v + (size_t)p * KV_PAGE * vd;
+        float *k = (float *)w->k + (size_t)p * KV_PAGE * kd,
+              *v = (float *)w->v + (size_t)p * KV_PAGE * vd;
         if (type_k != DT_F32) f->tile->unpack_k(k, x->k[p], type_k, kd), x->k[p] = k;
         if (type_v != DT_F32) f->tile->unpack_v(v, x->v[p], type_v, vd), x->v[p] = v;
     }
@@ -142,8 +148,9 @@ static void by_matrix(struct course *c, const struct tile *t) {
     }
 }
 
-/* With the matrix unit, one block of rows that meets n tiles: all scores, then all weights, then all values, so that the unit
- * always has a next tile. A reference that rises scales the sums, so the values before it are gathered first. */
+/* With the matrix unit, one block of rows that meets n tiles: all scores, then all weights, then
+ * all values, so that the unit always has a next tile. A reference that rises scales the sums, so
+ * the values before it are gathered first. */
 static void by_matrix_run(struct course *c, const struct tile *t, int n) {
     const struct sweep *f = c->f;
     const int first = t->first, rows = t->rows, vd = f->shape.v_dim;
@@ -153,11 +160,13 @@ static void by_matrix_run(struct course *c, const struct tile *t, int n) {
     int done = 0;
     for (int i = 0; i < n; i++) pages[i] = t[i].pages;
     shape(c, rows, c->type_k);
-    f->matrix->scores_run(pages, n, c->w->k, c->w->q_matrix, first, rows, f->shape.k_dim, c->type_k);
+    f->matrix->scores_run(pages, n, c->w->k, c->w->q_matrix, first, rows, f->shape.k_dim,
+                          c->type_k);
     if (t->capped) {                                       /* alone in its run */
         struct matrix_tile nearer = *pages;
         nearer.s = c->w->s_capped + (size_t)first * TILE;
-        f->matrix->scores_run(&nearer, 1, c->w->k, c->w->turned_matrix, first, rows, f->shape.k_dim, c->type_k);
+        f->matrix->scores_run(&nearer, 1, c->w->k, c->w->turned_matrix, first, rows, f->shape.k_dim,
+                              c->type_k);
         take_capped(pages->s, nearer.s, c->w->capped + first, rows);
     }
     shape(c, rows, c->type_v);
@@ -166,7 +175,8 @@ static void by_matrix_run(struct course *c, const struct tile *t, int n) {
         memcpy(scale, ones, sizeof scale);
         softmax(c, &t[i], 0, rows, scale, 1);
         if (!memcmp(scale, ones, sizeof scale)) continue;
-        if (done < i) f->matrix->gather_run(out, pages + done, i - done, c->w->v, rows, vd, c->type_v);
+        if (done < i)
+            f->matrix->gather_run(out, pages + done, i - done, c->w->v, rows, vd, c->type_v);
         done = i;
         for (int r = 0; r < rows; r++) {
             float *row = out + (size_t)r * vd, by = scale[r];
@@ -176,15 +186,16 @@ static void by_matrix_run(struct course *c, const struct tile *t, int n) {
     f->matrix->gather_run(out, pages + done, n - done, c->w->v, rows, vd, c->type_v);
 }
 
-/* Tiles of a run: the scores and weights of many rows, or two sets of weights with scales, would crowd out of the nearest cache
- * what was fetched into it. */
+/* Tiles of a run: the scores and weights of many rows, or two sets of weights with scales, would
+ * crowd out of the nearest cache what was fetched into it. */
 static int longest(const struct course *c, int rows) {
     const int halves = c->type_v == DT_F16 || c->type_v == DT_BF16;
     return halves && rows <= MATRIX_ROWS / 4 ? RUN : 2;
 }
 
 /* The tile's pages that any row sees. */
-static void take_pages(struct matrix_tile *t, const struct rows *x, const struct kvcache *kv, const int *page, int n) {
+static void take_pages(struct matrix_tile *t, const struct rows *x, const struct kvcache *kv,
+                       const int *page, int n) {
     for (int p = 0; p < n; p++) {
         if (!(t->keys >> (p * KV_PAGE) & 0xffff)) continue;
         const struct kv_page at = kv_page(kv, x->layer, x->kv_head, page[p]);
@@ -192,9 +203,11 @@ static void take_pages(struct matrix_tile *t, const struct rows *x, const struct
     }
 }
 
-/* The tile at an absolute position; its successor's pages are as far from its own as the first one's successor. */
-static void take_in_place(struct tile *tile, uint64_t *seen, const struct rows *x, const struct kvcache *kv,
-                          const struct attn_span *span, int n_spans, int at) {
+/* The tile at an absolute position. The pages of the next one are taken to be as far from its own
+ * as the first page seen here is from the first one there. */
+static void take_in_place(struct tile *tile, uint64_t *seen, const struct rows *x,
+                          const struct kvcache *kv, const struct attn_span *span, int n_spans,
+                          int at) {
     const int own = at / KV_PAGE, page[TILE_PAGES] = { own, own + 1, own + 2, own + 3 };
     struct matrix_tile *t = &tile->pages;
     int last;
@@ -211,12 +224,15 @@ static void take_in_place(struct tile *tile, uint64_t *seen, const struct rows *
 }
 
 /* A tile of pages that lie anywhere: those of its successor are asked for here. */
-static void take_scattered(struct tile *tile, uint64_t *seen, const struct course *c, const struct rows *x, const struct kvcache *kv,
+static void take_scattered(struct tile *tile, uint64_t *seen, const struct course *c,
+                           const struct rows *x, const struct kvcache *kv,
                            const struct attn_span *span, int n_spans, const int *page, int n) {
-    const size_t k_bytes = tile_k_bytes(c->type_k, c->f->shape.k_dim), v_bytes = tile_v_bytes(c->type_v, c->f->shape.v_dim);
+    const size_t k_bytes = tile_k_bytes(c->type_k, c->f->shape.k_dim),
+                 v_bytes = tile_v_bytes(c->type_v, c->f->shape.v_dim);
     const int own = n < TILE_PAGES ? n : TILE_PAGES;
     int last;
-    if (!(tile->pages.keys = look_pages(seen, x, span, n_spans, page, own, &tile->first, &last))) return;
+    if (!(tile->pages.keys = look_pages(seen, x, span, n_spans, page, own, &tile->first, &last)))
+        return;
     tile->rows = last - tile->first;
     take_pages(&tile->pages, x, kv, page, own);
     for (int p = TILE_PAGES; p < n && p < 2 * TILE_PAGES; p++) {
@@ -233,14 +249,16 @@ static uint64_t keys_of(const struct tile *t) {
     return sum;
 }
 
-void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partial part, const struct rows *x,
-                   const struct kvcache *kv, const struct walk *walk, int first_span, int segment) {
+void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partial part,
+                   const struct rows *x, const struct kvcache *kv, const struct walk *walk,
+                   int first_span, int segment) {
     const struct kv_shape *type = kv_shape(kv);
     const int matrix = f->matrix && type->type_k != DT_F32 && type->type_v != DT_F32;
-    struct course c = { .f = f, .w = w, .part = part, .type_k = type->type_k, .type_v = type->type_v };
+    struct course c = { .f = f, .w = w, .part = part, .type_k = type->type_k,
+                        .type_v = type->type_v };
     const struct attn_span *span = walk->span + first_span;
     struct tile run[RUN];
-    int n_spans = walk->n_spans - first_span, turned = 0, n = 0;       /* n: tiles of a run that waits for more */
+    int n_spans = walk->n_spans - first_span, turned = 0, n = 0;   /* n: tiles of a waiting run */
     partial_clear(part, x->n * x->group, f->shape.v_dim);
     for (int i = 0; i < RUN; i++) {
         const int index = segment * SEGMENT_PAGES + i * TILE_PAGES;
@@ -251,14 +269,18 @@ void sweep_segment(const struct sweep *f, struct sweep_scratch *w, struct partia
         if (at >= x->pos + x->n) break;
         while (n_spans && span->end <= at) span++, n_spans--;
         if (!n_spans) break;
-        if (walk->page) take_scattered(&t, seen, &c, x, kv, span, n_spans, walk->page + index, walk->n_pages - index);
-        else take_in_place(&t, seen, x, kv, span, n_spans, at);
+        if (walk->page)
+            take_scattered(&t, seen, &c, x, kv, span, n_spans, walk->page + index,
+                           walk->n_pages - index);
+        else
+            take_in_place(&t, seen, x, kv, span, n_spans, at);
         if (!t.pages.keys) continue;
         t.seen = seen + t.first;
         t.capped = f->turns ? look_capped(w->capped, x, span, n_spans, at) : 0;
         if (t.capped && !turned) turn_queries(f, w, x, t.capped, c.type_k), turned = 1;
         const int few = matrix && t.rows <= MATRIX_ROWS;
-        if (n && (!few || t.capped || t.first != run->first || t.rows != run->rows)) by_matrix_run(&c, run, n), n = 0;
+        if (n && (!few || t.capped || t.first != run->first || t.rows != run->rows))
+            by_matrix_run(&c, run, n), n = 0;
         t.pages.s = few ? w->s + (size_t)i * MATRIX_ROWS * TILE : w->s;
         if (f->keep) {
             t.pages.s = masses_tile(f->keep, x->kv_head, at) + (size_t)t.first * TILE;

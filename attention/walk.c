@@ -13,7 +13,8 @@ int walk_pages(int *page, const struct attn_span *span, int n_spans, int end) {
 int walk_segment(const struct walk *w, int segment, int *first) {
     if (w->page) {
         if (segment * SEGMENT_PAGES >= w->n_pages) return -1;
-        for (const int at = w->page[segment * SEGMENT_PAGES] * KV_PAGE; w->span[*first].end <= at; ++*first) {}
+        for (const int at = w->page[segment * SEGMENT_PAGES] * KV_PAGE; w->span[*first].end <= at;
+             ++*first) {}
         return segment;
     }
     while (*first < w->n_spans && w->span[*first].end <= segment * SEGMENT) ++*first;

@@ -32,9 +32,10 @@ static int cores_in_affinity(void) {
     for (int c = 0; c < CPU_SETSIZE; c++) {
         if (!CPU_ISSET(c, &set)) continue;
         char path[96], list[256];
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", c);
+        snprintf(path, sizeof path,
+                 "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", c);
         int first = c;
-        if (!first_line(path, list, sizeof list))           /* "0,64" or "0-1": the siblings of this thread */
+        if (!first_line(path, list, sizeof list))   /* "0,64" or "0-1": this thread's siblings */
             for (char *p = list; *p;) {
                 char *end;
                 int a = (int)strtol(p, &end, 10), b = a;
@@ -68,7 +69,7 @@ static int cgroup_path(const char *controller, char *buf, size_t size) {
     return found;
 }
 
-/* The smallest value that `read` gives for a cgroup and its ancestors; a limit above us binds us too. */
+/* The smallest value `read` gives for a cgroup and its ancestors; a limit above us binds us too. */
 static double cgroup_least(const char *root, char *path, double (*read)(const char *dir)) {
     double least = 0;
     for (;;) {
@@ -86,7 +87,8 @@ static double quota_v2(const char *dir) {
     char file[1100], line[64];
     double quota, period;
     snprintf(file, sizeof file, "%s/cpu.max", dir);
-    if (first_line(file, line, sizeof line) || sscanf(line, "%lf %lf", &quota, &period) != 2) return 0;
+    if (first_line(file, line, sizeof line) || sscanf(line, "%lf %lf", &quota, &period) != 2)
+        return 0;
     return period > 0 ? quota / period : 0;
 }
 
@@ -116,7 +118,8 @@ int cpu_default_threads(void) {
     int n = cores_in_affinity();
     char path[512];
     double quota = 0;
-    if (!cgroup_path(NULL, path, sizeof path)) quota = cgroup_least("/sys/fs/cgroup", path, quota_v2);
+    if (!cgroup_path(NULL, path, sizeof path))
+        quota = cgroup_least("/sys/fs/cgroup", path, quota_v2);
     if (quota <= 0 && !cgroup_path("cpu", path, sizeof path))
         quota = cgroup_least("/sys/fs/cgroup/cpu", path, quota_v1);
     if (quota > 0 && quota < n) n = quota < 1 ? 1 : (int)quota;
@@ -146,7 +149,10 @@ static size_t proc_kb(const char *path, const char *field) {
     char line[256];
     size_t kb = 0, n = strlen(field);
     while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, field, n) && line[n] == ':') { kb = strtoull(line + n + 1, NULL, 10); break; }
+        if (!strncmp(line, field, n) && line[n] == ':') {
+            kb = strtoull(line + n + 1, NULL, 10);
+            break;
+        }
     if (f) fclose(f);
     return kb * 1024;
 }
@@ -154,7 +160,8 @@ static size_t proc_kb(const char *path, const char *field) {
 size_t mem_available(void) {
     size_t host = proc_kb("/proc/meminfo", "MemAvailable");
     char path[512];
-    double limit = cgroup_path(NULL, path, sizeof path) ? 0 : cgroup_least("/sys/fs/cgroup", path, memory_v2);
+    double limit = cgroup_path(NULL, path, sizeof path)
+                 ? 0 : cgroup_least("/sys/fs/cgroup", path, memory_v2);
     return limit > 0 && limit < (double)host ? (size_t)limit : host;
 }
 

@@ -8,7 +8,8 @@ int fail(struct err *e, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
-    /* Names out of files end up in messages, and messages on terminals: nothing in them may steer one. */
+    /* Names out of files end up in messages, and messages on terminals: nothing
+     * in them may steer one. */
     for (char *p = e->msg; *p; p++)
         if ((unsigned char)*p < ' ' || *p == 127) *p = '?';
     return -1;

@@ -17,7 +17,10 @@ int file_read(const char *path, char **out, size_t *n, struct err *err) {
     size_t used = 0, size = 0;
     if (!f) return fail(err, "%s: %s", path, strerror(errno));
     for (;;) {
-        if (used >= MOST) { fail(err, "%s: more than %d MiB, wanted a text", path, MOST >> 20); goto done; }
+        if (used >= MOST) {
+            fail(err, "%s: more than %d MiB, wanted a text", path, MOST >> 20);
+            goto done;
+        }
         if (size - used < 2) {
             size_t more = size ? size * 2 : 65536;
             char *bigger = realloc(buf, more);

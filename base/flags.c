@@ -4,29 +4,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int bounded(const char *what, const char *text, double v, double min, double max, struct err *err) {
+static int bounded(const char *what, const char *text, double v, double min, double max,
+                   struct err *err) {
     if ((min != 0 || max != 0) && (v < min || v > max))
         return fail(err, "%s: got %s, wanted %.10g to %.10g", what, text, min, max);
     return 0;
 }
 
-int flags_float(const char *text, const char *what, double min, double max, double *out, struct err *err) {
+int flags_float(const char *text, const char *what, double min, double max, double *out,
+                struct err *err) {
     char *end;
     errno = 0;
     double v = strtod(text, &end);
-    if (end == text || *end || !isfinite(v)) return fail(err, "%s: got '%s', wanted a number", what, text);
+    if (end == text || *end || !isfinite(v))
+        return fail(err, "%s: got '%s', wanted a number", what, text);
     if (bounded(what, text, v, min, max, err)) return -1;
     *out = v;
     return 0;
 }
 
-int flags_int(const char *text, const char *what, double min, double max, int *out, struct err *err) {
+int flags_int(const char *text, const char *what, double min, double max, int *out,
+              struct err *err) {
     char *end;
     errno = 0;
     long long v = strtoll(text, &end, 10);
     bool ok = end != text && !errno;
-    if (*end == 'k' || *end == 'K') v = v > (1LL << 40) || v < -(1LL << 40) ? (ok = false, 0) : v * 1024, end++;
-    else if (*end == 'm' || *end == 'M') v = v > (1LL << 40) || v < -(1LL << 40) ? (ok = false, 0) : v << 20, end++;
+    if (*end == 'k' || *end == 'K')
+        v = v > (1LL << 40) || v < -(1LL << 40) ? (ok = false, 0) : v * 1024, end++;
+    else if (*end == 'm' || *end == 'M')
+        v = v > (1LL << 40) || v < -(1LL << 40) ? (ok = false, 0) : v << 20, end++;
     if (!ok || *end || v != (int)v) return fail(err, "%s: got '%s', wanted an integer", what, text);
     if (bounded(what, text, (double)v, min, max, err)) return -1;
     *out = (int)v;
@@ -58,7 +64,8 @@ static int store(const struct flag *f, const char *name, const char *value, stru
     case FLAG_STR: *(const char **)f->to = value; return 0;
     case FLAG_LIST: {
         struct flag_list *l = f->to;
-        if (l->n == FLAG_LIST_MAX) return fail(err, "%s: more than %d of them", name, FLAG_LIST_MAX);
+        if (l->n == FLAG_LIST_MAX)
+            return fail(err, "%s: more than %d of them", name, FLAG_LIST_MAX);
         l->item[l->n++] = value;
         return 0;
     }
@@ -69,15 +76,16 @@ static int store(const struct flag *f, const char *name, const char *value, stru
     return 0;
 }
 
-int flags_parse(const struct flag *table, int argc, char **argv, const char **positional, int max_positional,
-                int *n_positional, struct err *err) {
+int flags_parse(const struct flag *table, int argc, char **argv, const char **positional,
+                int max_positional, int *n_positional, struct err *err) {
     bool only_positional = false;
     *n_positional = 0;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
         if (only_positional || a[0] != '-' || !a[1]) {
             if (*n_positional == max_positional)
-                return fail(err, "unexpected argument '%s' (at most %d without a flag)", a, max_positional);
+                return fail(err, "unexpected argument '%s' (at most %d without a flag)",
+                            a, max_positional);
             positional[(*n_positional)++] = a;
             continue;
         }
@@ -88,9 +96,11 @@ int flags_parse(const struct flag *table, int argc, char **argv, const char **po
         snprintf(name, sizeof name, "%.*s", (int)n, a);
         if (!f) return fail(err, "unknown flag '%s' (--help lists them)", name);
         const char *value = a[n] == '=' ? a + n + 1 : NULL;
-        if (f->kind == FLAG_SWITCH && !value && i + 1 < argc && spelled("on off auto 0 1", argv[i + 1], strlen(argv[i + 1])))
+        if (f->kind == FLAG_SWITCH && !value && i + 1 < argc &&
+            spelled("on off auto 0 1", argv[i + 1], strlen(argv[i + 1])))
             value = argv[++i];
-        else if (!f->arg && value && f->kind != FLAG_SWITCH) return fail(err, "%s takes no value, got '%s'", name, value);
+        else if (!f->arg && value && f->kind != FLAG_SWITCH)
+            return fail(err, "%s takes no value, got '%s'", name, value);
         if (f->arg && !value) {
             if (i + 1 == argc) return fail(err, "%s: got nothing, wanted %s", name, f->arg);
             value = argv[++i];
@@ -107,8 +117,10 @@ void flags_help(const struct flag *table, FILE *out) {
         char left[80];
         int n = snprintf(left, sizeof left, "  ");
         for (const char *p = f->names; *p && n < (int)sizeof left - 1; p++)
-            n += snprintf(left + n, sizeof left - (size_t)n, "%s", *p == ' ' ? ", " : (char[]){ *p, 0 });
-        if (f->arg && n < (int)sizeof left) snprintf(left + n, sizeof left - (size_t)n, " %s", f->arg);
+            n += snprintf(left + n, sizeof left - (size_t)n, "%s",
+                          *p == ' ' ? ", " : (char[]){ *p, 0 });
+        if (f->arg && n < (int)sizeof left)
+            snprintf(left + n, sizeof left - (size_t)n, " %s", f->arg);
         fprintf(out, "%-34s %s\n", left, f->help);
     }
 }

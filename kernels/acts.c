@@ -1,10 +1,12 @@
-/* acts.c - a batch of activations and its encodings, each made when the first matrix asks for it. */
+/* acts.c - a batch of activations and its encodings, each made when a matrix first asks for it. */
 #include "kernels/acts.h"
 #include <assert.h>
 #include <omp.h>
 #include <stdlib.h>
 
-static const struct { int span, sub; } encodings[ACTS_ENCODINGS] = { { 32, 32 }, { 256, 32 }, { 256, 16 } };
+static const struct { int span, sub; } encodings[ACTS_ENCODINGS] = {
+    { 32, 32 }, { 256, 32 }, { 256, 16 }
+};
 
 /* Which span a format's activations have: what the peers multiply that format with. */
 static int encoding_of(const struct mat_format *f) {
@@ -40,7 +42,8 @@ int acts_open(struct acts **out, int max_tokens, int max_cols, struct err *err) 
     }
     if (failed) {
         acts_close(a);
-        return fail(err, "activations of %d tokens x %d columns: out of memory", max_tokens, max_cols);
+        return fail(err, "activations of %d tokens x %d columns: out of memory",
+                    max_tokens, max_cols);
     }
     *out = a;
     return 0;
@@ -54,7 +57,8 @@ void acts_set(struct acts *a, const float *x, int n_tokens, int cols) {
     for (int i = 0; i < ACTS_ENCODINGS; i++) a->valid[i] = 0;
 }
 
-const struct qacts *acts_encoded(struct acts *a, const struct mat_kernels *k, const struct mat_format *f) {
+const struct qacts *acts_encoded(struct acts *a, const struct mat_kernels *k,
+                                 const struct mat_format *f) {
     int i = encoding_of(f);
     struct qacts *e = &a->encoded[i];
     if (a->valid[i]) return e;

@@ -1,5 +1,6 @@
-/* dtype.h - the storage types of tensors and KV caches: the block formats GGUF files use, with GGUF's numbers.
- * A row of n values is n / block blocks of `bytes` bytes each; n must be a multiple of block. Little-endian. */
+/* dtype.h - the storage types of tensors and KV caches: the block formats GGUF files use, with
+ * GGUF's numbers. A row of n values is n / block blocks of `bytes` bytes each; n must be a
+ * multiple of block. Little-endian. */
 #ifndef KERNELS_DTYPE_H
 #define KERNELS_DTYPE_H
 #include <stddef.h>
@@ -17,21 +18,22 @@ struct dtype_info {
     int block, bytes;      /* values per block, bytes per block */
 };
 
-const struct dtype_info *dtype_info(int type);          /* NULL: not a type this engine computes with */
-const char *dtype_name(int type);                       /* names every type GGUF knows; "type N" otherwise */
+const struct dtype_info *dtype_info(int type);       /* NULL: no type this engine computes with */
+const char *dtype_name(int type);                    /* of any type GGUF knows; else "type N" */
 const struct dtype_info *dtype_by_name(const char *name);  /* case-blind; NULL if unknown */
-size_t dtype_row_bytes(enum dtype type, size_t n);      /* bytes of a row of n values (n % block == 0) */
+size_t dtype_row_bytes(enum dtype type, size_t n);   /* of a row of n values (n % block == 0) */
 
+/* Rounding is to nearest even; what overflows an f16 becomes infinity; NaN stays NaN. */
 float f16_to_f32(uint16_t h);
-uint16_t f32_to_f16(float f);                           /* round to nearest even; overflow to infinity; NaN stays NaN */
+uint16_t f32_to_f16(float f);
 float bf16_to_f32(uint16_t h);
-uint16_t f32_to_bf16(float f);                          /* round to nearest even; NaN stays NaN */
+uint16_t f32_to_bf16(float f);
 
-/* The definition of each format: n values (n % block == 0) from src to dst, exactly as the format says. */
+/* The definition of each format: n values (n % block == 0) from src to dst, exactly as it says. */
 void dequant_row(enum dtype type, const void *src, float *dst, size_t n);
 
-/* The way back, for bin/quantize, bin/synth and KV caches: n values (n % block == 0), same result on
- * every machine. Values a format cannot hold are clamped; a NaN counts as 0 in the block formats. */
+/* The way back, for bin/quantize, bin/synth and KV caches: n values (n % block == 0), the same on
+ * every machine. Values a format cannot hold are clamped; NaN counts as 0 in the block formats. */
 void quant_row(enum dtype type, const float *src, void *dst, size_t n);
 
 #endif

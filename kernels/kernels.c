@@ -17,17 +17,19 @@ static const struct kernels sets[] = {
 #endif
 };
 
-/* How many of the sets, which are ordered, run here. __builtin_cpu_supports asks the operating system too. */
+/* How many of the sets, narrowest first, run here. __builtin_cpu_supports asks the OS too. */
 static int n_runnable(void) {
 #ifdef __x86_64__
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+        !__builtin_cpu_supports("f16c"))
         return 1;
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") ||
         !__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi"))
         return 2;
     return __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") &&
-           __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512fp16") && mat_amx_usable() ? 4 : 3;
+           __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512fp16") &&
+           mat_amx_usable() ? 4 : 3;
 #else
     return 1;
 #endif

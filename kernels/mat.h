@@ -1,15 +1,18 @@
-/* mat.h - inside the matrix kernels: what matmul.c (which knows threads) hands to a kernel set (which does not).
+/* mat.h - inside the matrix kernels: what matmul.c (which knows threads) hands
+ * to a kernel set (which does not).
  *
- * A block format is taken apart into integers once, in mat_codes.c; the scalar kernel computes on those, mat_pack.c
- * lays them into panels for the wider sets. For column c of a block, s = c / sub:
+ * A block format is taken apart into integers once, in mat_codes.c; the scalar kernel computes on
+ * those, mat_pack.c lays them into panels for the wider sets. For column c of a block, s = c / sub:
  *
- *     weight = d * scale[s] * level(code[c]) - dmin * min[s],   level(u) = book ? book[u] : u - centre
+ *     weight = d * scale[s] * level(code[c]) - dmin * min[s],
+ *     level(u) = book ? book[u] : u - centre
  *
  * and a block times activations x = scale_x * q, with sum_x[s] the sum of q over a sub-block, is
  *
  *     y += scale_x * sum over s of ( (d * scale[s]) * sum(level * q) - (dmin * min[s]) * sum_x[s] )
  *
- * with the inner sums exact in int32, sub-blocks and blocks in ascending order: the same bits for any batch and team. */
+ * with the inner sums exact in int32, sub-blocks and blocks in ascending order: the
+ * same bits for any batch and team. */
 #ifndef KERNELS_MAT_H
 #define KERNELS_MAT_H
 #include <stddef.h>
@@ -36,7 +39,7 @@ struct mat_format {
     int block;            /* columns that share d and dmin: 32 or 256 */
     int sub;              /* columns that share one factor: 32 or 16 */
     int bits;             /* of a code: 2 3 4 5 6 8 */
-    int centre;           /* level = code - centre; what a book's levels are shifted by to be unsigned */
+    int centre;           /* level = code - centre; a book's levels plus this are unsigned */
     int has_min;          /* has a minimum or a centre, never both */
     const int8_t *book;   /* code -> level, or NULL */
 };
@@ -51,14 +54,15 @@ struct mat_codes {
 const struct mat_format *mat_format(enum dtype);                 /* NULL for F32, F16, BF16 */
 void mat_take_apart(enum dtype, const void *block, struct mat_codes *out);
 
-/* A batch of activations as 8-bit integers, with factors per span and per sub columns (cols % span == 0): those of all
- * tokens side by side, so that a tile finds its own at fixed distances. */
+/* A batch of activations as 8-bit integers, with factors per span and per sub
+ * columns (cols % span == 0): those of all tokens side by side, so that a tile
+ * finds its own at fixed distances. */
 struct qacts {
     int n_tokens, cols, span, sub;     /* span: the block of the formats that use it */
-    int8_t *q;            /* [n_tokens][cols] */
-    float *scale;         /* [cols / span][n_tokens] */
-    int32_t *start;       /* [cols / sub][n_tokens]  -128 * sum of q: where a dot product with level + 128 starts */
-    float *sum;           /* [cols / sub][n_tokens]  sum of q: what a minimum multiplies */
+    int8_t *q;          /* [n_tokens][cols] */
+    float *scale;       /* [cols / span][n_tokens] */
+    int32_t *start;     /* [cols / sub][n_tokens]  -128 * sum of q: starts a dot with level + 128 */
+    float *sum;         /* [cols / sub][n_tokens]  sum of q: what a minimum multiplies */
 };
 
 enum {

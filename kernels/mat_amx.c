@@ -1,9 +1,10 @@
-/* mat_amx.c - the AMX tile for many tokens; everything else is the AVX-512 set's, and so are the bits of the results:
- * both add exact integers, then the same floats in the same order.
+/* mat_amx.c - the AMX tile for many tokens; everything else is the AVX-512 set's, and so are the
+ * bits of the results: both add exact integers, then the same floats in the same order.
  *
  *     A  16 tokens x 32 columns, s8        B  32 columns x 16 rows, s8, as the strip has them
  *     C = A x B, 16 tokens x 16 rows, s32, through memory into
- *     16 vectors of f32 sums, one a token:  f32 += convert(s32) * row scales;  per block: total += f32 * token scale
+ *     16 vectors of f32 sums, one a token:  f32 += convert(s32) * row scales;
+ *                              per block:   total += f32 * token scale
  *
  * The conversion sets the pace, not the matrix unit, which works three sub-blocks ahead. */
 #include <immintrin.h>
@@ -28,12 +29,12 @@ static void configure(int sub) {
     for (int i = 0; i < 4; i++) c.rows[i] = TOKENS, c.bytes_per_row[i] = 4 * PANEL;
     c.rows[4] = TOKENS, c.bytes_per_row[4] = (uint16_t)sub;
     c.rows[5] = (uint8_t)(sub / 4), c.bytes_per_row[5] = 4 * PANEL;
-    __asm__ volatile("" ::"r"(&c) : "memory");   /* the intrinsic does not say that it reads all of c */
+    __asm__ volatile("" ::"r"(&c) : "memory");   /* the intrinsic does not say it reads all of c */
     _tile_loadconfig(&c);
 }
 
 #define MULTIPLY(c, sums) do { \
-        __asm__ volatile("" ::: "memory");              /* nor do these that they read q, code and write sums */ \
+        __asm__ volatile("" ::: "memory");   /* nor these that they read q, code and write sums */ \
         _tile_zero(c); \
         _tile_loadd(4, q, cols); \
         _tile_loadd(5, code, 64); \
@@ -49,18 +50,21 @@ INLINE void convert(__m512 part[TOKENS], const int32_t *sums, int has_min, const
     __m512 ws = _mm512_loadu_ps(row_scale);
     #pragma GCC unroll 16
     for (int t = 0; t < TOKENS; t++)
-        part[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + t * PANEL)), ws, part[t]);
+        part[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + t * PANEL)), ws,
+                                  part[t]);
     if (!has_min) return;
     __m512 wm = _mm512_loadu_ps(row_min);
     #pragma GCC unroll 16
-    for (int t = 0; t < TOKENS; t++) part[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), part[t]);
+    for (int t = 0; t < TOKENS; t++)
+        part[t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), part[t]);
 }
 
 INLINE void multiply(int block, int sub, int has_min, float *y, size_t ldy, const struct strip *w,
                      __mmask16 mask, const struct qacts *x, int t0) {
     const size_t cols = (size_t)x->cols, subs = cols / (size_t)sub, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
-    const float *scale = x->scale + t0, *sum = x->sum + t0, *row_scale = w->scale, *row_min = w->min;
+    const float *scale = x->scale + t0, *sum = x->sum + t0,
+                *row_scale = w->scale, *row_min = w->min;
     const uint8_t *code = w->code;
     _Alignas(64) int32_t sums[4][TOKENS * PANEL];
     __m512 total[TOKENS], part[TOKENS];
@@ -72,12 +76,14 @@ INLINE void multiply(int block, int sub, int has_min, float *y, size_t ldy, cons
     for (size_t s = 0; s < subs; scale += ld) {
         #pragma GCC unroll 16
         for (int t = 0; t < TOKENS; t++) part[t] = _mm512_setzero_ps();
-        for (int i = 0; i < block / sub; i++, s++, sum += ld, row_scale += PANEL, row_min += PANEL) {
+        for (int i = 0; i < block / sub;
+             i++, s++, sum += ld, row_scale += PANEL, row_min += PANEL) {
             if (s + 3 < subs) MULTIPLY(3, sums[(s + 3) % 4]);
             convert(part, sums[s % 4], has_min, row_scale, row_min, sum);
         }
         #pragma GCC unroll 16
-        for (int t = 0; t < TOKENS; t++) total[t] = _mm512_fmadd_ps(part[t], _mm512_set1_ps(scale[t]), total[t]);
+        for (int t = 0; t < TOKENS; t++)
+            total[t] = _mm512_fmadd_ps(part[t], _mm512_set1_ps(scale[t]), total[t]);
     }
     #pragma GCC unroll 16
     for (int t = 0; t < TOKENS; t++) _mm512_mask_storeu_ps(y + (size_t)t * ldy, mask, total[t]);

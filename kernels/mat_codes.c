@@ -98,7 +98,8 @@ static void q6_k(struct mat_codes *out, const struct block_q6_k *b) {
         uint8_t *code = out->code + 128 * h;
         nibbles(code, b->ql + 64 * h, 64);
         for (int k = 0; k < 4; k++)
-            for (int j = 0; j < 32; j++) code[32 * k + j] |= (uint8_t)((b->qh[32 * h + j] >> 2 * k & 3) << 4);
+            for (int j = 0; j < 32; j++)
+                code[32 * k + j] |= (uint8_t)((b->qh[32 * h + j] >> 2 * k & 3) << 4);
     }
 }
 

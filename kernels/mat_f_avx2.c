@@ -1,5 +1,6 @@
-/* mat_f_avx2.c - F32, F16 and BF16 panels times f32 activations with AVX2: 16 rows (two vectors) x 6 tokens, one column a
- * step, 256 columns in registers before they are added to y, as in mat_f_avx512.c. */
+/* mat_f_avx2.c - F32, F16 and BF16 panels times f32 activations with AVX2: 16 rows (two
+ * vectors) x 6 tokens, one column a step, 256 columns in registers before they are
+ * added to y, as in mat_f_avx512.c. */
 #include "kernels/mat_f_avx2.h"
 #include <immintrin.h>
 #include "kernels/mat_pack.h"
@@ -53,22 +54,26 @@ INLINE void span(enum dtype type, int nt, float *y, size_t ldy, const char *w, i
 
 INLINE void batch(enum dtype type, float *y, size_t ldy, const char *w, int rows, int cols,
                   const float *x, int n_tokens) {
-    const size_t column = (type == DT_F32 ? 4 : 2) * PANEL, stride = column * (size_t)cols, ldx = (size_t)cols;
+    const size_t column = (type == DT_F32 ? 4 : 2) * PANEL, stride = column * (size_t)cols,
+                 ldx = (size_t)cols;
     for (int r = 0; r < rows; r += PANEL, w += stride, y += PANEL)
         for (int c = 0; c < cols; c += SPAN) {
             int n = cols - c < SPAN ? cols - c : SPAN, t = 0;
             const char *from = w + (size_t)c * column;
             for (; t + 6 <= n_tokens; t += 6)
-                span(type, 6, y + (size_t)t * ldy, ldy, from, rows - r, x + (size_t)t * ldx + c, ldx, n, !c);
+                span(type, 6, y + (size_t)t * ldy, ldy, from, rows - r,
+                     x + (size_t)t * ldx + c, ldx, n, !c);
             for (; t + 2 <= n_tokens; t += 2)
-                span(type, 2, y + (size_t)t * ldy, ldy, from, rows - r, x + (size_t)t * ldx + c, ldx, n, !c);
+                span(type, 2, y + (size_t)t * ldy, ldy, from, rows - r,
+                     x + (size_t)t * ldx + c, ldx, n, !c);
             for (; t < n_tokens; t++)
-                span(type, 1, y + (size_t)t * ldy, ldy, from, rows - r, x + (size_t)t * ldx + c, ldx, n, !c);
+                span(type, 1, y + (size_t)t * ldy, ldy, from, rows - r,
+                     x + (size_t)t * ldx + c, ldx, n, !c);
         }
 }
 
-void mat_real_avx2(float *y, size_t ldy, enum dtype type, const void *w, int rows, int cols, const float *x,
-                   int n_tokens, void *scratch) {
+void mat_real_avx2(float *y, size_t ldy, enum dtype type, const void *w, int rows, int cols,
+                   const float *x, int n_tokens, void *scratch) {
     (void)scratch;
     if (type == DT_F32) batch(DT_F32, y, ldy, w, rows, cols, x, n_tokens);
     else if (type == DT_F16) batch(DT_F16, y, ldy, w, rows, cols, x, n_tokens);

@@ -1,5 +1,5 @@
-/* mat_pack.c - from rows of the file to panels (mat_pack.h). Loading a model waits for this, so the loops over bytes are
- * such that the compiler makes vectors of them. */
+/* mat_pack.c - from rows of the file to panels (mat_pack.h). Loading a model waits for this, so the
+ * loops over bytes are such that the compiler makes vectors of them. */
 #include "kernels/mat_pack.h"
 #include <string.h>
 
@@ -46,8 +46,10 @@ static void put_head(const struct mat_format *f, uint8_t *head, const struct mat
     }
 }
 
-static void pack_codes(const struct mat_format *f, const char *rows, int n, int cols, uint8_t *panel) {
-    size_t block_bytes = dtype_row_bytes(f->type, (size_t)f->block), blocks = (size_t)(cols / f->block);
+static void pack_codes(const struct mat_format *f, const char *rows, int n, int cols,
+                       uint8_t *panel) {
+    size_t block_bytes = dtype_row_bytes(f->type, (size_t)f->block),
+           blocks = (size_t)(cols / f->block);
     uint8_t *codes = panel + mat_heads_bytes(f, cols), v[8][64];
     struct mat_codes b[PANEL];
     memset(b, 0, sizeof b);                              /* rows that are not there */

@@ -1,6 +1,7 @@
 /* mat_pack.h - rows of a matrix side by side, as the AVX2 and AVX-512 sets read them.
  *
- * A panel is PANEL = 16 rows; a matrix is ceil(rows / 16) panels one after the other, the last filled up with zero rows.
+ * A panel is PANEL = 16 rows; a matrix is ceil(rows / 16) panels one after the other,
+ * the last filled up with zero rows.
  *
  * F32, F16, BF16: [cols][16] values of the type.
  *
@@ -9,14 +10,16 @@
  *     dmin   [16] f16                 formats with minima
  *     scale  [block / sub][16] s8     blocks of 256; Q2_K: scale | min << 4, u8
  *     min    [block / sub][16] u8     blocks of 256 with minima, but Q2_K
- * then, from the next multiple of 64 bytes on, the codes: for each 32 columns, bit planes of 64-byte vectors.
+ * then, from the next multiple of 64 bytes on, the codes: for each 32
+ * columns, bit planes of 64-byte vectors.
  *
- * The codes of 32 columns x 16 rows are 8 vectors v0..v7 of bytes; byte 4 r + i of vector v is row r, column 4 v + i:
+ * The codes of 32 columns x 16 rows are 8 vectors v0..v7 of bytes; byte 4 r + i of
+ * vector v is row r, column 4 v + i:
  *
- *              byte   0  1  2  3 |  4  5  6  7 |  ...  | 60 61 62 63
- *        v0:  column  0  1  2  3 |  0  1  2  3 |       |  0  1  2  3
- *             row     0  0  0  0 |  1  1  1  1 |       | 15 15 15 15       one lane of 32 bits = one row,
- *        v1:  column  4  5  6  7 |  4  5  6  7 |  ...                      which is what vpdpbusd sums up
+ *           byte   0  1  2  3 |  4  5  6  7 |  ...  | 60 61 62 63
+ *     v0:  column  0  1  2  3 |  0  1  2  3 |       |  0  1  2  3
+ *          row     0  0  0  0 |  1  1  1  1 |       | 15 15 15 15    one lane of 32 bits = one row,
+ *     v1:  column  4  5  6  7 |  4  5  6  7 |  ...                   which is what vpdpbusd sums up
  *
  *     8 bits:   v0 .. v7
  *     4 bits:   4 vectors; vector i holds v[i] in its low and v[i + 4] in its high nibbles

@@ -1,17 +1,18 @@
-/* mat_q_avx2.c - block formats with AVX2: a panel is two halves of 8 rows; 8 rows x 4 columns are one vector.
+/* mat_q_avx2.c - block formats with AVX2: a panel is two halves of 8 rows;
+ * 8 rows x 4 columns are one vector.
  *
  *       row 0        row 1              row 7
  *     |c0 c1 c2 c3|c0 c1 c2 c3| ...  |c0 c1 c2 c3|   codes, u8
- *   x |x0 x1 x2 x3|x0 x1 x2 x3| ...  |x0 x1 x2 x3|   activations, s8, broadcast: one load for both halves
+ *   x |x0 x1 x2 x3|x0 x1 x2 x3| ...  |x0 x1 x2 x3|   activations, s8: one broadcast for both halves
  *   = |c0x0+c1x1 .|           | ...  |           |   s16 (maddubs), summed over a sub-block
  *   = |  sum 0    |  sum 1    | ...  |  sum 7    |   s32 (madd with ones)
  *
- * A sum of codes of 5 or 6 bits would not fit in s16, one of their levels does: 16 * 127 * 16 for 32 columns of 5 bits,
- * 8 * 127 * 32 for 16 columns of 6. So the s16 sums start at -centre * the activations they will meet; that they wrap
- * around on their way changes nothing.
+ * A sum of codes of 5 or 6 bits would not fit in s16, one of their levels does: 16 * 127 * 16 for
+ * 32 columns of 5 bits, 8 * 127 * 32 for 16 columns of 6. So the s16 sums start at -centre * the
+ * activations they will meet; that they wrap around on their way changes nothing.
  *
- * Codes of 8 bits would overflow maddubs itself: there |level| meets the activation with the level's sign, and each
- * result is widened to s32 at once. */
+ * Codes of 8 bits would overflow maddubs itself: there |level| meets the activation with the
+ * level's sign, and each result is widened to s32 at once. */
 #include <immintrin.h>
 #include "kernels/acts_encode.h"
 #include "kernels/blocks.h"
@@ -25,7 +26,8 @@ typedef uint16_t lanes16 __attribute__((vector_size(32)));
 
 INLINE int is_signed(struct shape f) { return f.bits == 8 || f.book; }
 
-/* What is taken off every code in the s16 sums; formats with a minimum need it only where they would overflow. */
+/* What is taken off every code in the s16 sums; formats with a minimum need it
+ * only where they would overflow. */
 INLINE int centre(struct shape f) { return !f.min ? f.centre : f.bits == 5 ? 16 : 0; }
 
 /* Left for n > 0, right for n < 0; bits that cross a byte are masked off by the caller. */
@@ -35,13 +37,14 @@ INLINE __m256i shifted(__m256i v, int n) {
 
 INLINE __m256i load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
-/* Bits of vector v (0..7) in a plane of `bits`, moved to start at bit `to`; p is at the half wanted. */
+/* Bits of vector v (0..7) in a plane of `bits`, moved to start at `to`; p is at the half wanted. */
 INLINE __m256i plane(const uint8_t *p, int bits, int v, int to) {
     __m256i raw = load(p + v % bits * 64);
-    return _mm256_and_si256(shifted(raw, to - v / bits * bits), _mm256_set1_epi8((char)(((1 << bits) - 1) << to)));
+    return _mm256_and_si256(shifted(raw, to - v / bits * bits),
+                            _mm256_set1_epi8((char)(((1 << bits) - 1) << to)));
 }
 
-/* Half of vector v of 32 columns as maddubs wants it: codes, or signed levels. Layouts as in mat_pack.h. */
+/* Half of vector v of 32 columns for maddubs: codes, or signed levels. Layouts as in mat_pack.h. */
 INLINE __m256i codes(struct shape f, const uint8_t *p, int v) {
     if (f.book) {
         __m256i book = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)iq4_values));
@@ -60,7 +63,9 @@ INLINE __m256i codes(struct shape f, const uint8_t *p, int v) {
 /* The head of one block of columns, at one half of the rows. */
 struct head { const uint8_t *scale, *min; __m256 d, dmin; };
 
-INLINE __m256 half8(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE __m256 half8(const uint8_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
 
 INLINE struct head open_head(struct shape f, const uint8_t *p, int half) {
     struct head g = { .d = half8(p + 16 * half) };
@@ -82,7 +87,8 @@ INLINE __m256 scale_of(struct shape f, const struct head *g, int s) {
 
 INLINE __m256 min_of(struct shape f, const struct head *g, int s) {
     if (f.block == 32) return g->dmin;
-    __m128i raw = _mm_loadl_epi64((const __m128i *)((f.type == DT_Q2_K ? g->scale : g->min) + s * PANEL));
+    __m128i raw = _mm_loadl_epi64(
+        (const __m128i *)((f.type == DT_Q2_K ? g->scale : g->min) + s * PANEL));
     if (f.type == DT_Q2_K) raw = _mm_and_si128(_mm_srli_epi16(raw, 4), _mm_set1_epi8(15));
     return _mm256_mul_ps(g->dmin, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(raw)));
 }
@@ -91,7 +97,8 @@ INLINE __m256 min_of(struct shape f, const struct head *g, int s) {
 enum { TOKENS = 4 };
 
 /* dot += 16 rows x 4 columns of codes c * activations at q. */
-INLINE void step(struct shape f, int nt, __m256i dot[2][TOKENS], const __m256i c[2], const int8_t *q, size_t cols) {
+INLINE void step(struct shape f, int nt, __m256i dot[2][TOKENS], const __m256i c[2],
+                 const int8_t *q, size_t cols) {
     #pragma GCC unroll 4
     for (int t = 0; t < nt; t++) {
         int32_t four;
@@ -113,8 +120,9 @@ INLINE void begin(struct shape f, int nt, __m256i dot[2][TOKENS], const int32_t 
     const __m256i off = _mm256_set1_epi16((short)centre(f));
     #pragma GCC unroll 4
     for (int t = 0; t < nt; t++)
-        dot[0][t] = dot[1][t] = is_signed(f) || !centre(f) ? _mm256_setzero_si256()
-                                                           : _mm256_mullo_epi16(_mm256_set1_epi32(start[t]), off);
+        dot[0][t] = dot[1][t] = is_signed(f) || !centre(f)
+                                    ? _mm256_setzero_si256()
+                                    : _mm256_mullo_epi16(_mm256_set1_epi32(start[t]), off);
 }
 
 /* The s16 sums to s32; what a format with a minimum had taken off comes back. */
@@ -126,20 +134,22 @@ INLINE void widen(struct shape f, int nt, __m256i dot[2][TOKENS], const int32_t 
         for (int h = 0; h < 2; h++) {
             dot[h][t] = _mm256_madd_epi16(dot[h][t], _mm256_set1_epi16(1));
             if (!f.min || !centre(f)) continue;
-            __m256i off = _mm256_madd_epi16(_mm256_set1_epi32(start[t]), _mm256_set1_epi16((short)centre(f)));
+            __m256i off = _mm256_madd_epi16(_mm256_set1_epi32(start[t]),
+                                            _mm256_set1_epi16((short)centre(f)));
             dot[h][t] = _mm256_sub_epi32(dot[h][t], off);
         }
 }
 
 /* part += dot * row scales - row minima * sums of the activations: one sub-block. */
-INLINE void add_sub_block(struct shape f, int nt, __m256 part[2][TOKENS], __m256i dot[2][TOKENS], const __m256 ws[2],
-                          const __m256 wm[2], const float *sum) {
+INLINE void add_sub_block(struct shape f, int nt, __m256 part[2][TOKENS], __m256i dot[2][TOKENS],
+                          const __m256 ws[2], const __m256 wm[2], const float *sum) {
     #pragma GCC unroll 4
     for (int t = 0; t < nt; t++)
         #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             __m256 d = _mm256_cvtepi32_ps(dot[h][t]);
-            part[h][t] = f.block == f.sub ? _mm256_mul_ps(d, ws[h]) : _mm256_fmadd_ps(d, ws[h], part[h][t]);
+            part[h][t] = f.block == f.sub ? _mm256_mul_ps(d, ws[h])
+                                          : _mm256_fmadd_ps(d, ws[h], part[h][t]);
             if (f.min) part[h][t] = _mm256_fnmadd_ps(wm[h], _mm256_set1_ps(sum[t]), part[h][t]);
         }
 }
@@ -154,7 +164,8 @@ INLINE void add_block(int nt, __m256 acc[2][TOKENS], __m256 part[2][TOKENS], con
     #pragma GCC unroll 4
     for (int t = 0; t < nt; t++)
         #pragma GCC unroll 2
-        for (int h = 0; h < 2; h++) acc[h][t] = _mm256_fmadd_ps(part[h][t], _mm256_set1_ps(scale[t]), acc[h][t]);
+        for (int h = 0; h < 2; h++)
+            acc[h][t] = _mm256_fmadd_ps(part[h][t], _mm256_set1_ps(scale[t]), acc[h][t]);
 }
 
 INLINE void store_rows(float *y, __m256 v, int rows) {
@@ -169,7 +180,8 @@ enum { AHEAD = 2048 };
 INLINE void store_tile(int nt, float *y, size_t ldy, __m256 acc[2][TOKENS], int rows) {
     for (int h = 0; h < 2 && rows > 8 * h; h++)
         #pragma GCC unroll 4
-        for (int t = 0; t < nt; t++) store_rows(y + (size_t)t * ldy + 8 * h, acc[h][t], rows - 8 * h);
+        for (int t = 0; t < nt; t++)
+            store_rows(y + (size_t)t * ldy + 8 * h, acc[h][t], rows - 8 * h);
 }
 
 /* One panel times nt tokens, straight from the packed codes. */
@@ -188,7 +200,8 @@ INLINE void few(struct shape f, int nt, float *y, size_t ldy, const uint8_t *pan
         clear(nt, part);
         for (int b = 0; b < f.block / 32; b++, p += f.bits * 64) {
             #pragma GCC unroll 8
-            for (int i = 0; i < f.bits; i++) _mm_prefetch((const char *)p + AHEAD + i * 64, _MM_HINT_T0);
+            for (int i = 0; i < f.bits; i++)
+                _mm_prefetch((const char *)p + AHEAD + i * 64, _MM_HINT_T0);
             #pragma GCC unroll 2
             for (int i = 0; i < per_vectors; i++, q += f.sub, sum += ld, start += ld) {
                 __m256i dot[2][TOKENS];
@@ -219,19 +232,23 @@ INLINE void tokens(struct shape f, int nt, float *y, size_t ldy, const struct st
                    const struct qacts *x, int t0) {
     const size_t cols = (size_t)x->cols, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
-    const float *scale = x->scale + t0, *sum = x->sum + t0, *row_scale = w->scale, *row_min = w->min;
+    const float *scale = x->scale + t0, *sum = x->sum + t0,
+                *row_scale = w->scale, *row_min = w->min;
     const int32_t *start = x->start + t0;
     const uint8_t *code = w->code;
     __m256 acc[2][TOKENS], part[2][TOKENS];
     clear(nt, acc);
     for (size_t c = 0; c < cols; c += (size_t)f.block, scale += ld) {
         clear(nt, part);
-        for (int s = 0; s < f.block / f.sub; s++, q += f.sub, code += f.sub * PANEL, sum += ld, start += ld) {
+        for (int s = 0; s < f.block / f.sub;
+             s++, q += f.sub, code += f.sub * PANEL, sum += ld, start += ld) {
             __m256i dot[2][TOKENS];
-            __m256 ws[2] = { _mm256_loadu_ps(row_scale), _mm256_loadu_ps(row_scale + 8) }, wm[2] = { 0 };
+            __m256 ws[2] = { _mm256_loadu_ps(row_scale), _mm256_loadu_ps(row_scale + 8) },
+                   wm[2] = { 0 };
             if (f.min) wm[0] = _mm256_loadu_ps(row_min), wm[1] = _mm256_loadu_ps(row_min + 8);
             begin(f, nt, dot, start);
-            __asm__ volatile("" :: "r"(acc), "r"(part) : "memory");      /* the registers are for what the loop needs */
+            /* the registers are for what the loop needs */
+            __asm__ volatile("" :: "r"(acc), "r"(part) : "memory");
             #pragma GCC unroll 2
             for (int v = 0; v < f.sub / 4; v++) {
                 __m256i two[2] = { load(code + v * 64), load(code + v * 64 + 32) };
@@ -271,15 +288,19 @@ INLINE void unpack(struct shape f, const struct strip *out, const uint8_t *panel
 }
 
 /* The functions of each format: each small enough for the compiler to find registers. */
-typedef void some_tokens(float *y, size_t ldy, const void *w, int rows, const struct qacts *x, int t);
+typedef void some_tokens(float *y, size_t ldy, const void *w, int rows, const struct qacts *x,
+                         int t);
 #define FUNCTIONS(type, ...) \
-    static void one_##type(float *y, size_t ldy, const void *w, int rows, const struct qacts *x, int t) { \
+    static void one_##type(float *y, size_t ldy, const void *w, int rows, const struct qacts *x, \
+                           int t) { \
         few(MAT_SHAPE(type, __VA_ARGS__), 1, y, ldy, w, rows, x, t); \
     } \
-    static void two_##type(float *y, size_t ldy, const void *w, int rows, const struct qacts *x, int t) { \
+    static void two_##type(float *y, size_t ldy, const void *w, int rows, const struct qacts *x, \
+                           int t) { \
         few(MAT_SHAPE(type, __VA_ARGS__), 2, y, ldy, w, rows, x, t); \
     } \
-    static void tile_##type(float *y, size_t ldy, const void *w, int rows, const struct qacts *x, int t) { \
+    static void tile_##type(float *y, size_t ldy, const void *w, int rows, const struct qacts *x, \
+                            int t) { \
         tokens(MAT_SHAPE(type, __VA_ARGS__), TOKENS, y, ldy, w, rows, x, t); \
     } \
     static void unpack_##type(const struct strip *s, const uint8_t *panel, int cols) { \
@@ -311,12 +332,14 @@ static void quant(float *y, size_t ldy, const struct mat_format *f, const void *
             for (; t + TOKENS <= x->n_tokens; t += TOKENS)
                 functions[k].tile(y + (size_t)t * ldy, ldy, &strip, left, x, t);
         }
-        for (; t + 2 <= x->n_tokens; t += 2) functions[k].two(y + (size_t)t * ldy, ldy, panel, left, x, t);
+        for (; t + 2 <= x->n_tokens; t += 2)
+            functions[k].two(y + (size_t)t * ldy, ldy, panel, left, x, t);
         for (; t < x->n_tokens; t++) functions[k].one(y + (size_t)t * ldy, ldy, panel, left, x, t);
     }
 }
 
-/* Where the s16 sums start: in x->start lies, for the even and the odd s16 of every lane, -sum of the q they meet. */
+/* Where the s16 sums start: in x->start lies, for the even and the odd s16 of every
+ * lane, -sum of the q they meet. */
 static void encode_pairs(const struct qacts *x, int t, const float *row) {
     encode(x, t, row);
     const int8_t *q = x->q + (size_t)t * (size_t)x->cols;

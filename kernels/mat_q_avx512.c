@@ -1,7 +1,9 @@
-/* mat_q_avx512.c - block formats with AVX-512 VNNI: a few tokens straight from the packed panel (decoding is bound by
- * memory, so unpacking is free), and the unpacking into strips for many tokens.
+/* mat_q_avx512.c - block formats with AVX-512 VNNI: a few tokens straight from the packed
+ * panel (decoding is bound by memory, so unpacking is free), and the unpacking into strips
+ * for many tokens.
  *
- * One vector is 16 rows x 4 columns; vpdpbusd with the 4 activations of those columns in every lane adds to 16 sums:
+ * One vector is 16 rows x 4 columns; vpdpbusd with the 4 activations of those
+ * columns in every lane adds to 16 sums:
  *
  *       row 0        row 1              row 15
  *     |c0 c1 c2 c3|c0 c1 c2 c3| ...  |c0 c1 c2 c3|   codes, u8
@@ -24,7 +26,8 @@ INLINE __m512i shifted(__m512i v, int n) {
 /* Bits of vector v (0..7) in a plane of `bits`, moved to start at bit `to`. */
 INLINE __m512i plane(const uint8_t *p, int bits, int v, int to) {
     __m512i raw = _mm512_loadu_si512(p + v % bits * 64);
-    return _mm512_and_si512(shifted(raw, to - v / bits * bits), _mm512_set1_epi8((char)(((1 << bits) - 1) << to)));
+    return _mm512_and_si512(shifted(raw, to - v / bits * bits),
+                            _mm512_set1_epi8((char)(((1 << bits) - 1) << to)));
 }
 
 /* The codes of vector v of 32 columns, layouts as in mat_pack.h. */
@@ -48,7 +51,9 @@ INLINE __m512i unsigned_book(void) {
 /* The head of one block of columns. */
 struct head { const uint8_t *scale, *min; __m512 d, dmin; };
 
-INLINE __m512 half16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE __m512 half16(const uint8_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
 
 INLINE struct head open_head(struct shape f, const uint8_t *p) {
     struct head g = { .d = half16(p) };
@@ -71,7 +76,8 @@ INLINE __m512 scale_of(struct shape f, const struct head *g, int s) {
 
 INLINE __m512 min_of(struct shape f, const struct head *g, int s) {
     if (f.block == 32) return g->dmin;
-    __m128i raw = _mm_loadu_si128((const __m128i *)((f.type == DT_Q2_K ? g->scale : g->min) + s * PANEL));
+    __m128i raw = _mm_loadu_si128(
+        (const __m128i *)((f.type == DT_Q2_K ? g->scale : g->min) + s * PANEL));
     if (f.type == DT_Q2_K) raw = _mm_and_si128(_mm_srli_epi16(raw, 4), _mm_set1_epi8(15));
     return _mm512_mul_ps(g->dmin, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(raw)));
 }
@@ -87,13 +93,14 @@ INLINE __m512i dot4(__m512i sum, __m512i code, const int8_t *q) {
     return _mm512_dpbusd_epi32(sum, code, _mm512_set1_epi32(four));
 }
 
-/* Bytes the prefetch runs ahead of the codes; bytes that need no unpacking outrun it sooner than their lines arrive. */
+/* Bytes the prefetch runs ahead of the codes; bytes that need no unpacking outrun it
+ * sooner than their lines arrive. */
 INLINE size_t ahead(struct shape f) { return f.bits == 8 ? 768 : 2048; }
 
-/* np panels (bytes apart) times nt tokens, np * nt <= 4; each sum is added up in two chains. Two panels at once are two
- * streams, which memory serves faster than one. */
-INLINE void few(struct shape f, int np, int nt, float *y, size_t ldy, const uint8_t *panel, size_t bytes, int rows,
-                const struct qacts *x, int t0) {
+/* np panels (bytes apart) times nt tokens, np * nt <= 4; each sum is added up in two chains. Two
+ * panels at once are two streams, which memory serves faster than one. */
+INLINE void few(struct shape f, int np, int nt, float *y, size_t ldy, const uint8_t *panel,
+                size_t bytes, int rows, const struct qacts *x, int t0) {
     const size_t cols = (size_t)x->cols, ld = (size_t)x->n_tokens;
     const int8_t *q = x->q + (size_t)t0 * cols;
     const float *scale = x->scale + t0, *sum = x->sum + t0;
@@ -118,9 +125,11 @@ INLINE void few(struct shape f, int np, int nt, float *y, size_t ldy, const uint
             for (int k = 0; k < np; k++)
                 #pragma GCC unroll 8
                 for (int i = 0; i < f.bits; i++)
-                    _mm_prefetch((const char *)code + (size_t)k * bytes + ahead(f) + i * 64, _MM_HINT_T0);
+                    _mm_prefetch((const char *)code + (size_t)k * bytes + ahead(f) + i * 64,
+                                 _MM_HINT_T0);
+            /* one sub-block of 32, or two of 16 */
             #pragma GCC unroll 2
-            for (int h = 0; h < 32 / f.sub; h++, sum += ld, start += ld) {   /* one sub-block of 32, or two of 16 */
+            for (int h = 0; h < 32 / f.sub; h++, sum += ld, start += ld) {
                 #pragma GCC unroll 2
                 for (int k = 0; k < np; k++) {
                     const uint8_t *p = code + (size_t)k * bytes;
@@ -133,7 +142,8 @@ INLINE void few(struct shape f, int np, int nt, float *y, size_t ldy, const uint
                     #pragma GCC unroll 8
                     for (int v = h * f.sub / 4; v < (h + 1) * f.sub / 4; v += 2) {
                         __m512i c0 = codes(p, f.bits, v), c1 = codes(p, f.bits, v + 1);
-                        if (f.book) c0 = _mm512_shuffle_epi8(book, c0), c1 = _mm512_shuffle_epi8(book, c1);
+                        if (f.book)
+                            c0 = _mm512_shuffle_epi8(book, c0), c1 = _mm512_shuffle_epi8(book, c1);
                         #pragma GCC unroll 4
                         for (int t = 0; t < nt; t++) {
                             const int8_t *at = q + (size_t)t * cols + c + (size_t)(b * 32 + v * 4);
@@ -145,7 +155,8 @@ INLINE void few(struct shape f, int np, int nt, float *y, size_t ldy, const uint
                     for (int t = 0; t < nt; t++) {
                         __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even[t], odd[t]));
                         part[k][t] = _mm512_fmadd_ps(dot, ws, part[k][t]);
-                        if (f.min) part[k][t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), part[k][t]);
+                        if (f.min)
+                            part[k][t] = _mm512_fnmadd_ps(wm, _mm512_set1_ps(sum[t]), part[k][t]);
                     }
                 }
             }
@@ -161,12 +172,14 @@ INLINE void few(struct shape f, int np, int nt, float *y, size_t ldy, const uint
         int left = rows - k * PANEL;
         __mmask16 mask = left >= PANEL ? 0xffff : (__mmask16)((1u << left) - 1);
         #pragma GCC unroll 4
-        for (int t = 0; t < nt; t++) _mm512_mask_storeu_ps(y + (size_t)t * ldy + k * PANEL, mask, acc[k][t]);
+        for (int t = 0; t < nt; t++)
+            _mm512_mask_storeu_ps(y + (size_t)t * ldy + k * PANEL, mask, acc[k][t]);
     }
 }
 
 /* One panel to a strip; bias: what turns level + centre into the codes wanted. */
-INLINE void unpack(struct shape f, const struct strip *out, const uint8_t *panel, int cols, int is_signed) {
+INLINE void unpack(struct shape f, const struct strip *out, const uint8_t *panel, int cols,
+                   int is_signed) {
     const __m512i book = unsigned_book();
     int centre = f.min ? 0 : f.centre, wanted = f.min || is_signed ? 0 : 128;
     const __m512i bias = _mm512_set1_epi8((char)(wanted - centre));
@@ -198,14 +211,16 @@ INLINE void unpack(struct shape f, const struct strip *out, const uint8_t *panel
         few(MAT_SHAPE(type, __VA_ARGS__), np, nt, y, ldy, panel, bytes, rows, x, t); \
     }
 #define FUNCTIONS(type, ...) \
-    FEW(one, 1, 1, type, __VA_ARGS__) FEW(two_panels, 2, 1, type, __VA_ARGS__) FEW(four, 1, 4, type, __VA_ARGS__) \
-    static void unpack_##type(const struct strip *s, const uint8_t *panel, int cols, int is_signed) { \
+    FEW(one, 1, 1, type, __VA_ARGS__) FEW(two_panels, 2, 1, type, __VA_ARGS__) \
+    FEW(four, 1, 4, type, __VA_ARGS__) \
+    static void unpack_##type(const struct strip *s, const uint8_t *panel, int cols, \
+                              int is_signed) { \
         unpack(MAT_SHAPE(type, __VA_ARGS__), s, panel, cols, is_signed); \
     }
 MAT_FORMATS(FUNCTIONS)
 
-typedef void few_tokens(float *y, size_t ldy, const uint8_t *panel, size_t bytes, int rows, const struct qacts *x,
-                        int t);
+typedef void few_tokens(float *y, size_t ldy, const uint8_t *panel, size_t bytes, int rows,
+                        const struct qacts *x, int t);
 static const struct {
     enum dtype type;
     few_tokens *one, *two_panels, *four;
@@ -216,30 +231,35 @@ static const struct {
 };
 
 void mat_quant_avx512(float *y, size_t ldy, const struct mat_format *f, const void *w, int rows,
-                      const struct qacts *x, void *scratch, strip_tile *tile, int tile_tokens, int is_signed) {
+                      const struct qacts *x, void *scratch, strip_tile *tile, int tile_tokens,
+                      int is_signed) {
     int k = 0;
     while (functions[k].type != f->type) k++;
     const uint8_t *panel = w;
     size_t bytes = mat_panel_bytes(f->type, x->cols);
-    int n_tiled = x->n_tokens < 6 ? 0 : tile_tokens ? x->n_tokens / tile_tokens * tile_tokens : x->n_tokens;
+    int n_tiled = x->n_tokens < 6 ? 0
+                : tile_tokens ? x->n_tokens / tile_tokens * tile_tokens : x->n_tokens;
     struct strip strips[MAX_STRIPS];
     if (n_tiled) {
         strips_place(strips, MAX_STRIPS, f, x->cols, scratch);
         for (int r = 0; r < rows; r += PANEL)
-            functions[k].unpack(&strips[r / PANEL], panel + (size_t)(r / PANEL) * bytes, x->cols, is_signed);
+            functions[k].unpack(&strips[r / PANEL], panel + (size_t)(r / PANEL) * bytes, x->cols,
+                                is_signed);
     }
     int step = tile_tokens ? tile_tokens : 12;
     for (int t = 0; t < n_tiled; t += step)
         for (int r = 0; r < rows; r += PANEL)
-            tile(y + (size_t)t * ldy + r, ldy, f, &strips[r / PANEL], rows - r < PANEL ? rows - r : PANEL,
-                 x, t, n_tiled - t < step ? n_tiled - t : step);
+            tile(y + (size_t)t * ldy + r, ldy, f, &strips[r / PANEL],
+                 rows - r < PANEL ? rows - r : PANEL, x, t,
+                 n_tiled - t < step ? n_tiled - t : step);
     int n_fours = x->n_tokens - (x->n_tokens - n_tiled) % 4;
     for (int r = 0; r < rows; r += PANEL)
         for (int t = n_tiled; t < n_fours; t += 4)
-            functions[k].four(y + (size_t)t * ldy + r, ldy, panel + (size_t)(r / PANEL) * bytes, bytes,
-                              rows - r < PANEL ? rows - r : PANEL, x, t);
+            functions[k].four(y + (size_t)t * ldy + r, ldy, panel + (size_t)(r / PANEL) * bytes,
+                              bytes, rows - r < PANEL ? rows - r : PANEL, x, t);
     for (int r = 0; r < rows; r += 2 * PANEL)
         for (int t = n_fours; t < x->n_tokens; t++)
             (rows - r > PANEL ? functions[k].two_panels : functions[k].one)
-                (y + (size_t)t * ldy + r, ldy, panel + (size_t)(r / PANEL) * bytes, bytes, rows - r, x, t);
+                (y + (size_t)t * ldy + r, ldy, panel + (size_t)(r / PANEL) * bytes, bytes,
+                 rows - r, x, t);
 }

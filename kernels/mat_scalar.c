@@ -1,8 +1,8 @@
-/* mat_scalar.c - the mat group in plain C on rows as the file has them: what the wider sets must equal. */
+/* mat_scalar.c - the mat group in plain C on the file's rows: what the wider sets must equal. */
 #include "kernels/acts_encode.h"
 #include "kernels/mat.h"
 
-/* One block of weights taken apart times the same columns of one token, but for the token's scale. */
+/* One block of weights taken apart times the same columns of a token, but for the token's scale. */
 static float block_dot(const struct mat_format *f, const struct mat_codes *b, const int8_t *level,
                        const int8_t *q, const float *sum, size_t ld) {
     float d = f16_to_f32(b->d), dmin = f16_to_f32(b->dmin), part = 0;
@@ -32,7 +32,8 @@ static void quant(float *y, size_t ldy, const struct mat_format *f, const void *
             const float *sum = x->sum + k * (size_t)(f->block / f->sub) * ld;
             for (int t = 0; t < x->n_tokens; t++)
                 y[t * ldy + r] += x->scale[k * ld + (size_t)t] *
-                                  block_dot(f, &b, level, x->q + (size_t)t * x->cols + k * f->block, sum + t, ld);
+                                  block_dot(f, &b, level, x->q + (size_t)t * x->cols + k * f->block,
+                                            sum + t, ld);
         }
     }
 }

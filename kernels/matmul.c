@@ -1,5 +1,5 @@
-/* matmul.c - the only place in the matrix kernels that knows threads: rows are dealt out in runs of MAT_ROWS, every
- * thread computes its rows for all tokens. */
+/* matmul.c - the only place in the matrix kernels that knows threads: rows are dealt out in runs of
+ * MAT_ROWS, every thread computes its rows for all tokens. */
 #include "kernels/matmul.h"
 #include <assert.h>
 #include <omp.h>
@@ -16,12 +16,13 @@ static const void *rows_from(const struct matrix *w, int row) {
     return (const char *)w->data + (size_t)row * dtype_row_bytes(w->type, (size_t)w->cols);
 }
 
-/* Large matrices lie in huge pages where the system has them, but for the rest past the last whole one: decoding streams
- * through all of it for every token. */
+/* Large matrices lie in huge pages where the system has them, but for the rest past the last whole
+ * one: decoding streams through all of it for every token. */
 static void *packed_memory(size_t bytes) {
     const size_t huge = (size_t)2 << 20;
     void *p;
-    if (posix_memalign(&p, bytes < huge ? 64 : huge, (bytes + 63) / 64 * 64)) return NULL;    /* aligned_alloc: whole huge pages only */
+    /* not aligned_alloc, which takes whole huge pages only */
+    if (posix_memalign(&p, bytes < huge ? 64 : huge, (bytes + 63) / 64 * 64)) return NULL;
     if (bytes >= huge) madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
     return p;
 }
@@ -55,7 +56,8 @@ void matrix_row(const struct matrix *w, int row, float *out) {
 }
 
 /* What one thread does at a time: `step` rows from row r on. */
-static void rows_of(const struct mat_kernels *mat, const struct product *p, int r, int step, struct acts *x) {
+static void rows_of(const struct mat_kernels *mat, const struct product *p, int r, int step,
+                    struct acts *x) {
     const struct matrix *w = p->w;
     const struct mat_format *f = mat_format(w->type);
     int n = w->rows - r < step ? w->rows - r : step;
@@ -64,7 +66,7 @@ static void rows_of(const struct mat_kernels *mat, const struct product *p, int 
     const void *rows = rows_from(w, r);
     if (mat->packed && w->packed) {
         rows = (const char *)w->packed + (size_t)(r / PANEL) * panel_bytes;
-    } else if (mat->packed) {                            /* never packed: a panel at a time, into scratch */
+    } else if (mat->packed) {                /* never packed: a panel at a time, into scratch */
         mat_pack_panel(w->type, rows, n, w->cols, scratch);
         rows = scratch;
         scratch += (panel_bytes + 63) / 64 * 64;
@@ -75,7 +77,7 @@ static void rows_of(const struct mat_kernels *mat, const struct product *p, int 
 
 void matmul_all(const struct kernels *k, const struct product *p, int n, struct acts *x) {
     const struct mat_kernels *mat = k->mat;
-    int step[MATMUL_MOST], first[MATMUL_MOST + 1] = { 0 };   /* rows of a run; the first run of each product */
+    int step[MATMUL_MOST], first[MATMUL_MOST + 1] = { 0 };   /* rows of a run; a product's first */
     double products = 0;
     assert(n <= MATMUL_MOST);
     for (int i = 0; i < n; i++) {
@@ -88,7 +90,8 @@ void matmul_all(const struct kernels *k, const struct product *p, int n, struct 
         first[i + 1] += (w->rows + step[i] - 1) / step[i];
         products += (double)w->rows * w->cols * x->n_tokens;
     }
-    /* Few tokens wait for memory, which is fastest where each thread reads on and on: long runs first, then shorter ones. */
+    /* Few tokens wait for memory, which is fastest where each thread reads on and on: long
+     * runs first, then shorter ones. */
     omp_set_schedule(x->n_tokens < 6 ? omp_sched_guided : omp_sched_dynamic, 1);
     /* Waking a team costs more than some 10 microseconds of work. */
     #pragma omp parallel for schedule(runtime) num_threads(acts_team(x)) if (products > 1e5)

@@ -6,15 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MIN_TOKENS = 32, RUN = 512 };                     /* RUN rows are widened at a time, a multiple of PANEL */
+enum { MIN_TOKENS = 32, RUN = 512 };    /* RUN rows are widened at a time, a multiple of PANEL */
 
-/* Row r of w as f32; raw: room for a row as the file has it. A packed matrix is not asked for its file's pages. */
+/* Row r of w as f32; raw: room for a row as the file has it. A packed matrix is
+ * not asked for its file's pages. */
 static void widen(float *out, const struct matrix *w, int r, char *raw) {
     size_t cols = (size_t)w->cols, size = dtype_row_bytes(w->type, 1);
     const char *row = (const char *)w->data + (size_t)r * cols * size;
     if (w->packed) {
         const char *panel = (const char *)w->packed + (size_t)(r / PANEL) * PANEL * cols * size;
-        for (size_t c = 0; c < cols; c++) memcpy(raw + c * size, panel + (c * PANEL + r % PANEL) * size, size);
+        for (size_t c = 0; c < cols; c++)
+            memcpy(raw + c * size, panel + (c * PANEL + r % PANEL) * size, size);
         row = raw;
     }
     dequant_row(w->type, row, out, cols);
@@ -37,10 +39,11 @@ int matmul_blas(float *y, size_t ldy, const struct matrix *w, struct acts *x) {
         else {
             #pragma omp parallel for num_threads(acts_team(x))
             for (int i = 0; i < n; i++)
-                widen(x->widened + (size_t)i * cols, w, r + i, acts_scratch(x, omp_get_thread_num()));
+                widen(x->widened + (size_t)i * cols, w, r + i,
+                      acts_scratch(x, omp_get_thread_num()));
         }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, x->n_tokens, n, w->cols, 1, x->x, w->cols,
-                    rows, w->cols, 0, y + r, (int)ldy);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, x->n_tokens, n, w->cols, 1,
+                    x->x, w->cols, rows, w->cols, 0, y + r, (int)ldy);
     }
     return 1;
 }

@@ -11,8 +11,8 @@
 #include <stdint.h>
 #include "kernels/dtype.h"
 
-/* The f16 at d or next to it, away from zero. Small ones are so coarse (steps of 2^-24) that a scale
- * rounded down may leave the largest value out of reach. */
+/* The f16 at d or next to it, away from zero. Small ones are so coarse (steps of 2^-24) that a
+ * scale rounded down may leave the largest value out of reach. */
 uint16_t half_up(float d);
 
 /* The integers a format can store, to be multiplied by a scale: lo..hi, or the 16 entries of a

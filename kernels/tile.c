@@ -1,5 +1,5 @@
-/* tile.c - how one token is written to a page and read back. The quantised types go through quant_row, so that a
- * cache holds the very numbers a Q8_0 or Q4_0 tensor would. */
+/* tile.c - how one token is written to a page and read back. The quantised types go through
+ * quant_row, so that a cache holds the very numbers a Q8_0 or Q4_0 tensor would. */
 #include "kernels/tile.h"
 #include "kernels/blocks.h"
 #include <assert.h>
@@ -37,7 +37,7 @@ static size_t v_at(int slot, int i, int dim) { return (size_t)slot * dim + i; }
 static size_t k8_at(int slot, int b, int i) {
     return ((size_t)(b * BLOCK + i) / 4 * KV_PAGE + slot) * 4 + i % 4;
 }
-/* Value i (0..15) of a Q4_0 block shares its byte with value i + 16, a page of keys pairs i with i + 4. */
+/* A byte of a Q4_0 block has values i (0..15) and i + 16, one of a page of keys i and i + 4. */
 static size_t k4_at(int slot, int b, int i) {
     return ((size_t)(b * BLOCK + i) / 8 * KV_PAGE + slot) * 4 + i % 4;
 }
@@ -70,7 +70,8 @@ void tile_put_k(void *page, enum dtype type, int dim, int slot, const float *x) 
             quant_row(type, x + (size_t)b * BLOCK, &block, BLOCK);
             for (int j = 0; j < BLOCK / 2; j++) {
                 int i = j / 4 * 8 + j % 4;
-                nibbles[k4_at(slot, b, i)] = (uint8_t)(nibble(&block, i) | nibble(&block, i + 4) << 4);
+                nibbles[k4_at(slot, b, i)] =
+                    (uint8_t)(nibble(&block, i) | nibble(&block, i + 4) << 4);
             }
             scale[k_at(slot, b)] = block.d;
         }
@@ -105,7 +106,8 @@ void tile_put_v(void *page, enum dtype type, int dim, int slot, const float *x) 
 
 void tile_get_k(const void *page, enum dtype type, int dim, int slot, float *x, int stride) {
     assert(tile_supports(type, dim) && slot >= 0 && slot < KV_PAGE);
-    const uint16_t *half = page, *scale = (const uint16_t *)((const char *)page + quants_bytes(type, dim));
+    const uint16_t *half = page,
+                   *scale = (const uint16_t *)((const char *)page + quants_bytes(type, dim));
     const float *full = page;
     const int8_t *bytes = page;
     const uint8_t *nibbles = page;
@@ -115,7 +117,9 @@ void tile_get_k(const void *page, enum dtype type, int dim, int slot, float *x, 
         case DT_F32: x[(size_t)i * stride] = full[k_at(slot, i)]; break;
         case DT_F16: x[(size_t)i * stride] = f16_to_f32(half[k_at(slot, i)]); break;
         case DT_BF16: x[(size_t)i * stride] = bf16_to_f32(half[k_at(slot, i)]); break;
-        case DT_Q8_0: x[(size_t)i * stride] = f16_to_f32(scale[k_at(slot, b)]) * bytes[k8_at(slot, b, j)]; break;
+        case DT_Q8_0:
+            x[(size_t)i * stride] = f16_to_f32(scale[k_at(slot, b)]) * bytes[k8_at(slot, b, j)];
+            break;
         default: {
             int q = nibbles[k4_at(slot, b, j)] >> (j % 8 < 4 ? 0 : 4) & 15;
             x[(size_t)i * stride] = f16_to_f32(scale[k_at(slot, b)]) * (q - 8);
@@ -126,7 +130,8 @@ void tile_get_k(const void *page, enum dtype type, int dim, int slot, float *x, 
 
 void tile_get_v(const void *page, enum dtype type, int dim, int slot, float *x, int stride) {
     assert(tile_supports(type, dim) && slot >= 0 && slot < KV_PAGE);
-    const uint16_t *half = page, *scale = (const uint16_t *)((const char *)page + quants_bytes(type, dim));
+    const uint16_t *half = page,
+                   *scale = (const uint16_t *)((const char *)page + quants_bytes(type, dim));
     const float *full = page;
     const int8_t *bytes = page;
     const uint8_t *nibbles = page;
@@ -136,7 +141,10 @@ void tile_get_v(const void *page, enum dtype type, int dim, int slot, float *x, 
         case DT_F32: x[(size_t)i * stride] = full[v_at(slot, i, dim)]; break;
         case DT_F16: x[(size_t)i * stride] = f16_to_f32(half[v_at(slot, i, dim)]); break;
         case DT_BF16: x[(size_t)i * stride] = bf16_to_f32(half[v_at(slot, i, dim)]); break;
-        case DT_Q8_0: x[(size_t)i * stride] = f16_to_f32(scale[v_at(slot, b, dim / BLOCK)]) * bytes[v_at(slot, i, dim)]; break;
+        case DT_Q8_0:
+            x[(size_t)i * stride] = f16_to_f32(scale[v_at(slot, b, dim / BLOCK)]) *
+                                    bytes[v_at(slot, i, dim)];
+            break;
         default: {
             int q = nibbles[v_at(slot, b * BLOCK, dim) / 2 + j % 16] >> (j < 16 ? 0 : 4) & 15;
             x[(size_t)i * stride] = f16_to_f32(scale[v_at(slot, b, dim / BLOCK)]) * (q - 8);

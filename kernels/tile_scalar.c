@@ -12,8 +12,7 @@ static void unpack_v(float *dst, const void *page, enum dtype type, int dim) {
 }
 
 static void scores(float *s, const float *q, int rows, int dim, const void *const page[TILE_PAGES],
-                   enum dtype type,
-                   ptrdiff_t ahead) {
+                   enum dtype type, ptrdiff_t ahead) {
     (void)type;
     (void)ahead;                                            /* direct_rows is 0: always f32 */
     for (int r = 0; r < rows; r++)
@@ -27,8 +26,9 @@ static void scores(float *s, const float *q, int rows, int dim, const void *cons
         }
 }
 
-/* 2^x for x <= 8 or so: x = whole + part, a polynomial for 2^part (|part| <= 1/2, relative error 1e-7, exact at 0),
- * and the whole goes to the exponent. Below the normal floats the answer is 0; NaN stays NaN. */
+/* 2^x for x <= 8 or so: x = whole + part, a polynomial for 2^part (|part| <= 1/2,
+ * relative error 1e-7, exact at 0), and the whole goes to the exponent. Below the normal
+ * floats the answer is 0; NaN stays NaN. */
 static float exp2_fast(float x) {
     if (x < -126) return 0;
     if (x != x) return x;
@@ -42,7 +42,8 @@ static float exp2_fast(float x) {
     return ldexpf(y, (int)whole);
 }
 
-static void softmax(float *s, int rows, const uint64_t *seen, float *m, float *sum, float *out, int dim) {
+static void softmax(float *s, int rows, const uint64_t *seen, float *m, float *sum, float *out,
+                    int dim) {
     for (int r = 0; r < rows; r++, s += TILE, sum += TILE_LANES, out += dim) {
         float top = -INFINITY;
         for (int j = 0; j < TILE; j++)
@@ -51,7 +52,8 @@ static void softmax(float *s, int rows, const uint64_t *seen, float *m, float *s
             memset(s, 0, TILE * sizeof *s);
             continue;
         }
-        if (top == -INFINITY && m[r] == -INFINITY) top = NAN;      /* only NaN and -infinity so far: say so */
+        /* only NaN and -infinity so far: say so */
+        if (top == -INFINITY && m[r] == -INFINITY) top = NAN;
         if (!(top <= m[r] + 8)) {
             float shrink = exp2_fast(m[r] - top);          /* 0 the first time: m is -infinity */
             m[r] = top;
@@ -65,8 +67,9 @@ static void softmax(float *s, int rows, const uint64_t *seen, float *m, float *s
     }
 }
 
-static void gather(float *out, const float *p, int rows, int dim, const void *const page[TILE_PAGES],
-                   enum dtype type, uint64_t keys, ptrdiff_t ahead) {
+static void gather(float *out, const float *p, int rows, int dim,
+                   const void *const page[TILE_PAGES], enum dtype type, uint64_t keys,
+                   ptrdiff_t ahead) {
     (void)type;
     (void)ahead;
     for (int r = 0; r < rows; r++, out += dim, p += TILE)

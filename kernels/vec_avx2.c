@@ -74,7 +74,7 @@ static void rope(float *x, const float *cs, int n_pairs) {
     for (int i = 0, n = 2 * n_pairs; i < n; i += 8) {
         __m256 v = load(x + i, n - i), t = load(cs + i, n - i);
         __m256 swapped = _mm256_mul_ps(_mm256_permute_ps(v, 0xb1), _mm256_movehdup_ps(t));
-        v = _mm256_fmaddsub_ps(v, _mm256_moveldup_ps(t), swapped);   /* even a c - b s, odd b c + a s */
+        v = _mm256_fmaddsub_ps(v, _mm256_moveldup_ps(t), swapped);   /* even ac - bs, odd bc + as */
         store(x + i, v, n - i);
     }
 }

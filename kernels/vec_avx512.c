@@ -8,7 +8,7 @@ static inline __mmask16 tail(int i, int n) {
     return n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
 }
 
-/* exp by 2^k * e^r with |r| <= ln2 / 2; scalef rounds to 0 and to infinity by itself. NaN stays NaN. */
+/* exp by 2^k * e^r with |r| <= ln2 / 2; scalef itself rounds to 0 and infinity. NaN stays NaN. */
 static inline __m512 exp16(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-150), _mm512_min_ps(_mm512_set1_ps(150), x));
     __m512 k = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
@@ -62,7 +62,7 @@ static void rope(float *x, const float *cs, int n_pairs) {
         __mmask16 m = tail(i, n);
         __m512 v = _mm512_maskz_loadu_ps(m, x + i), t = _mm512_maskz_loadu_ps(m, cs + i);
         __m512 swapped = _mm512_mul_ps(_mm512_permute_ps(v, 0xb1), _mm512_movehdup_ps(t));
-        v = _mm512_fmaddsub_ps(v, _mm512_moveldup_ps(t), swapped);   /* even a c - b s, odd b c + a s */
+        v = _mm512_fmaddsub_ps(v, _mm512_moveldup_ps(t), swapped);   /* even ac - bs, odd bc + as */
         _mm512_mask_storeu_ps(x + i, m, v);
     }
 }

@@ -3,11 +3,12 @@
  *   heads[layer * n_kv_heads + g]  ->  list of block[0], block[1], ...       KV_BLOCK tokens each
  *   block  =  KV_BLOCK_PAGES pages of keys, then as many of values
  *
- * A ring is the same list, cut off: after its sink pages it has ring_pages places which the later pages take in turn. The
- * pages that a stride keeps for good lie in a second list, one after the other.
+ * A ring is the same list, cut off: after its sink pages it has ring_pages
+ * places which the later pages take in turn. The pages that a stride keeps for
+ * good lie in a second list, one after the other.
  *
- * All blocks are equally large. A reservation takes its blocks from one slab, so that a long prompt lives in few
- * large allocations, which huge pages like. */
+ * All blocks are equally large. A reservation takes its blocks from one slab, so that a long prompt
+ * lives in few large allocations, which huge pages like. */
 #include "kvcache/kvcache.h"
 #include <assert.h>
 #include <errno.h>
@@ -21,12 +22,12 @@ enum { HUGE_PAGE = 2 << 20 };
 struct list { char **block; int n_blocks; };
 
 struct head {
-    struct list near, far;                 /* far: what a stride keeps */
-    int sink_pages, ring_pages;            /* ring_pages is 0 for a head that keeps everything */
-    int block_pages, stride;               /* of a stride's blocks; stride 0: none */
+    struct list near, far;         /* far: what a stride keeps */
+    int sink_pages, ring_pages;    /* ring_pages is 0 for a head that keeps everything */
+    int block_pages, stride;       /* of a stride's blocks; stride 0: none */
     uint64_t keep;
-    int recent;                            /* tokens before any position that must stay */
-    int written;                           /* end of the newest tokens in the ring; older pages gave way to them */
+    int recent;                    /* tokens before any position that must stay */
+    int written;                   /* end of the newest tokens in the ring; older pages gave way */
 };
 
 struct kvcache {
@@ -65,8 +66,8 @@ static int ringed_before(const struct head *h, int page) {
     return h->ring_pages && page > h->sink_pages ? page - h->sink_pages - far_before(h, page) : 0;
 }
 
-/* recent + slack tokens may begin and end inside a page; how many of their pages need the ring depends on where they
- * begin against the stride's blocks. */
+/* recent + slack tokens may begin and end inside a page; how many of their pages need the ring
+ * depends on where they begin against the stride's blocks. */
 static int ring_pages(const struct head *h, const struct kv_store *s) {
     const int span = (s->recent + s->slack + KV_PAGE - 2) / KV_PAGE + 1;
     int most = h->stride ? 1 : span;
@@ -79,35 +80,39 @@ static int ring_pages(const struct head *h, const struct kv_store *s) {
 
 static struct head head_new(const struct kv_store *s) {
     if (!s || !s->ring) return (struct head){ 0 };
-    struct head h = { .sink_pages = div_up(s->sink, KV_PAGE), .ring_pages = 1, .recent = s->recent, .stride = s->stride,
-                      .block_pages = s->block / KV_PAGE, .keep = s->keep };
+    struct head h = { .sink_pages = div_up(s->sink, KV_PAGE), .ring_pages = 1, .recent = s->recent,
+                      .stride = s->stride, .block_pages = s->block / KV_PAGE, .keep = s->keep };
     h.ring_pages = ring_pages(&h, s);
     return h;
 }
 
 /* Blocks that the two lists of a head want for n_tokens. */
 static void blocks_for(const struct head *h, int n_tokens, int *near, int *far) {
-    const int pages = div_up(n_tokens, KV_PAGE), ringed = ringed_before(h, pages), late = ringed - h->ring_pages;
+    const int pages = div_up(n_tokens, KV_PAGE), ringed = ringed_before(h, pages),
+              late = ringed - h->ring_pages;
     *far = div_up(far_before(h, pages), KV_BLOCK_PAGES);
-    *near = div_up(pages - far_before(h, pages) - (h->ring_pages && late > 0 ? late : 0), KV_BLOCK_PAGES);
+    *near = div_up(pages - far_before(h, pages) - (h->ring_pages && late > 0 ? late : 0),
+                   KV_BLOCK_PAGES);
 }
 
 static int check_type(const char *what, enum dtype type, int dim, struct err *err) {
     if (tile_supports(type, dim)) return 0;
-    return fail(err, "KV cache: %s of %d floats cannot be stored as %s (F32, F16, BF16; Q8_0 and Q4_0 for multiples of "
-                     "32)", what, dim, dtype_name(type));
+    return fail(err, "KV cache: %s of %d floats cannot be stored as %s (F32, F16, BF16; "
+                     "Q8_0 and Q4_0 for multiples of 32)", what, dim, dtype_name(type));
 }
 
 static int check_stores(const struct kv_shape *s, struct err *err) {
     for (size_t i = 0; s->stores && i < (size_t)s->n_layers * s->n_kv_heads; i++) {
         const struct kv_store *t = &s->stores[i];
-        if (t->ring && (t->sink < 0 || t->recent < 0 || t->slack < 1 || t->sink > 1 << 28 || t->recent > 1 << 28 ||
-                        t->slack > 1 << 28))
-            return fail(err, "KV cache: a ring of %d first and %d last tokens for batches of %d", t->sink, t->recent,
-                        t->slack);
-        if (t->ring && t->stride && (t->stride < 0 || t->stride > 64 || t->block < KV_PAGE || t->block % KV_PAGE))
-            return fail(err, "KV cache: a stride of %d blocks of %d tokens, wanted 1 to 64 blocks of a multiple of %d", t->stride,
-                        t->block, KV_PAGE);
+        if (t->ring && (t->sink < 0 || t->recent < 0 || t->slack < 1 ||
+                        t->sink > 1 << 28 || t->recent > 1 << 28 || t->slack > 1 << 28))
+            return fail(err, "KV cache: a ring of %d first and %d last tokens for batches of %d",
+                        t->sink, t->recent, t->slack);
+        if (t->ring && t->stride &&
+            (t->stride < 0 || t->stride > 64 || t->block < KV_PAGE || t->block % KV_PAGE))
+            return fail(err, "KV cache: a stride of %d blocks of %d tokens, "
+                             "wanted 1 to 64 blocks of a multiple of %d",
+                        t->stride, t->block, KV_PAGE);
     }
     return 0;
 }
@@ -130,8 +135,8 @@ int kv_open(struct kvcache **out, const struct kv_shape *shape, struct err *err)
     }
     *c = (struct kvcache){
         .shape = *shape, .heads = heads, .n_heads = (int)n_heads,
-        .k_page = tile_k_bytes(shape->type_k, shape->k_dim), .v_page = tile_v_bytes(shape->type_v, shape->v_dim),
-        .block = block_bytes(shape),
+        .k_page = tile_k_bytes(shape->type_k, shape->k_dim),
+        .v_page = tile_v_bytes(shape->type_v, shape->v_dim), .block = block_bytes(shape),
     };
     if (shape->stores) memcpy(stores, shape->stores, n_heads * sizeof *stores);
     c->shape.stores = stores;
@@ -193,33 +198,41 @@ int kv_reserve(struct kvcache *c, int n_tokens, struct err *err) {
     for (int h = 0; h < c->n_heads; h++) {
         int near, far;
         blocks_for(&c->heads[h], n_tokens, &near, &far);
-        count += (size_t)(near - c->heads[h].near.n_blocks) + (size_t)(far - c->heads[h].far.n_blocks);
+        count += (size_t)(near - c->heads[h].near.n_blocks) +
+                 (size_t)(far - c->heads[h].far.n_blocks);
         if (near > most) most = near;
         if (far > most) most = far;
     }
     char *slab = NULL;
-    if (count && (count > SIZE_MAX / 2 / c->block || grow_tables(c, most) || !(slab = slab_new(count * c->block))))
-        return fail(err, "KV cache: no memory for %d tokens, %.0f MiB more than the %.0f it has", n_tokens,
-                    (double)count * c->block / (1 << 20), (double)kv_bytes(c) / (1 << 20));
+    if (count && (count > SIZE_MAX / 2 / c->block || grow_tables(c, most) ||
+                  !(slab = slab_new(count * c->block))))
+        return fail(err, "KV cache: no memory for %d tokens, %.0f MiB more than the %.0f it has",
+                    n_tokens, (double)count * c->block / (1 << 20),
+                    (double)kv_bytes(c) / (1 << 20));
     if (slab) c->slabs[c->n_slabs++] = slab;
-    for (int h = 0; h < c->n_heads; h++) {                 /* a head's new blocks lie side by side */
+    for (int h = 0; h < c->n_heads; h++) {                 /* new blocks of a head: side by side */
         struct head *head = &c->heads[h];
         int near, far;
         blocks_for(head, n_tokens, &near, &far);
-        for (; head->near.n_blocks < near; slab += c->block) head->near.block[head->near.n_blocks++] = slab;
-        for (; head->far.n_blocks < far; slab += c->block) head->far.block[head->far.n_blocks++] = slab;
+        for (; head->near.n_blocks < near; slab += c->block)
+            head->near.block[head->near.n_blocks++] = slab;
+        for (; head->far.n_blocks < far; slab += c->block)
+            head->far.block[head->far.n_blocks++] = slab;
     }
     c->n_blocks += count;
     c->n_tokens = n_tokens;
     return 0;
 }
 
-static int is_far(const struct head *h, int page) { return far_before(h, page + 1) > far_before(h, page); }
+static int is_far(const struct head *h, int page) {
+    return far_before(h, page + 1) > far_before(h, page);
+}
 
 /* Where a page is kept: in which list, at which place. */
 static const struct list *find(const struct head *h, int page, int *at) {
     if (is_far(h, page)) { *at = far_before(h, page); return &h->far; }
-    *at = !h->ring_pages || page < h->sink_pages ? page : h->sink_pages + ringed_before(h, page) % h->ring_pages;
+    *at = !h->ring_pages || page < h->sink_pages ? page
+        : h->sink_pages + ringed_before(h, page) % h->ring_pages;
     return &h->near;
 }
 
@@ -239,7 +252,8 @@ static int still_held(const struct head *h, int page) {
 
 struct kv_page kv_page(const struct kvcache *c, int layer, int kv_head, int page) {
     const struct head *h = &c->heads[(size_t)layer * c->shape.n_kv_heads + kv_head];
-    assert(page >= 0 && (!h->ring_pages || page < h->sink_pages || is_far(h, page) || still_held(h, page)));
+    assert(page >= 0 &&
+           (!h->ring_pages || page < h->sink_pages || is_far(h, page) || still_held(h, page)));
     return page_at(c, h, page);
 }
 
@@ -260,7 +274,8 @@ void kv_append(struct kvcache *c, int layer, int pos, int n, const float *k, con
         }
     for (int g = 0; g < s->n_kv_heads; g++) {
         struct head *h = &c->heads[(size_t)layer * s->n_kv_heads + g];
-        assert(ringed_before(h, div_up(pos + n, KV_PAGE)) - ringed_before(h, pos / KV_PAGE) <= h->ring_pages);
+        assert(ringed_before(h, div_up(pos + n, KV_PAGE)) - ringed_before(h, pos / KV_PAGE) <=
+               h->ring_pages);
         if (h->written < pos + n) h->written = pos + n;
     }
 }
@@ -273,20 +288,23 @@ void kv_read(const struct kvcache *c, int layer, int kv_head, int pos, float *k,
 
 /* Whether a head still has all that queries from position n_tokens on may look at. */
 static int can_go_back(const struct head *h, int n_tokens) {
-    const int sinks = h->sink_pages * KV_PAGE, from = n_tokens - h->recent > sinks ? n_tokens - h->recent : sinks;
+    const int sinks = h->sink_pages * KV_PAGE,
+              from = n_tokens - h->recent > sinks ? n_tokens - h->recent : sinks;
     return !h->ring_pages || n_tokens <= sinks || still_held(h, from / KV_PAGE);
 }
 
 int kv_truncate(struct kvcache *c, int n_tokens) {
     for (int h = 0; h < c->n_heads; h++)
         if (!can_go_back(&c->heads[h], n_tokens)) n_tokens = 0;
-    for (int h = 0; h < c->n_heads; h++)                   /* pages behind the sinks will be written before they are read */
+    /* Pages behind the sinks will be written before they are read. */
+    for (int h = 0; h < c->n_heads; h++)
         if (n_tokens <= c->heads[h].sink_pages * KV_PAGE) c->heads[h].written = n_tokens;
     return n_tokens;
 }
 
 /* Every block that n_tokens need, head by head, the near list before the far one. */
-static int each_block(const struct kvcache *c, int n_tokens, int (*move)(const struct kvcache *, char *, FILE *), FILE *f) {
+static int each_block(const struct kvcache *c, int n_tokens,
+                      int (*move)(const struct kvcache *, char *, FILE *), FILE *f) {
     for (int h = 0; h < c->n_heads; h++) {
         int near, far;
         blocks_for(&c->heads[h], n_tokens, &near, &far);
@@ -298,13 +316,19 @@ static int each_block(const struct kvcache *c, int n_tokens, int (*move)(const s
     return 0;
 }
 
-static int put_block(const struct kvcache *c, char *block, FILE *f) { return fwrite(block, c->block, 1, f) == 1 ? 0 : -1; }
-static int get_block(const struct kvcache *c, char *block, FILE *f) { return fread(block, c->block, 1, f) == 1 ? 0 : -1; }
+static int put_block(const struct kvcache *c, char *block, FILE *f) {
+    return fwrite(block, c->block, 1, f) == 1 ? 0 : -1;
+}
+
+static int get_block(const struct kvcache *c, char *block, FILE *f) {
+    return fread(block, c->block, 1, f) == 1 ? 0 : -1;
+}
 
 int kv_save(const struct kvcache *c, int n_tokens, FILE *f, struct err *err) {
     assert(n_tokens <= c->n_tokens);
     for (int h = 0; h < c->n_heads; h++)
-        if (fwrite(&c->heads[h].written, sizeof c->heads[h].written, 1, f) != 1) return fail(err, "%s", strerror(errno));
+        if (fwrite(&c->heads[h].written, sizeof c->heads[h].written, 1, f) != 1)
+            return fail(err, "%s", strerror(errno));
     return each_block(c, n_tokens, put_block, f) ? fail(err, "%s", strerror(errno)) : 0;
 }
 
@@ -313,7 +337,8 @@ int kv_load(struct kvcache *c, int n_tokens, FILE *f, struct err *err) {
     for (int h = 0; h < c->n_heads; h++) {
         int written;
         if (fread(&written, sizeof written, 1, f) != 1) return fail(err, "the file ends early");
-        if (written < n_tokens) return fail(err, "a head holds %d tokens, wanted %d", written, n_tokens);
+        if (written < n_tokens)
+            return fail(err, "a head holds %d tokens, wanted %d", written, n_tokens);
         c->heads[h].written = written;
     }
     return each_block(c, n_tokens, get_block, f) ? fail(err, "the file ends early") : 0;

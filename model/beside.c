@@ -3,10 +3,12 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct { const char *mode, *key, *ending; int quoted; const char *instead[2]; } rules[] = {
+static const struct {
+    const char *mode, *key, *ending; int quoted; const char *instead[2];
+} rules[] = {
     { "duo", "heads", ".heads.tsv", 0, { NULL } },
-    { "delta", "full", ".delta.txt", 1, { NULL } },        /* the file says the value itself, among others */
-    { "moa", "plan", ".moa.json", 0, { "alpha", "beta" } },        /* `instead` of the key */
+    { "delta", "full", ".delta.txt", 1, { NULL } },            /* the file says it, among others */
+    { "moa", "plan", ".moa.json", 0, { "alpha", "beta" } },    /* `instead` of the key */
 };
 
 static int is_mode(const char *attn, const char *mode) {
@@ -47,8 +49,12 @@ const char *beside_attn(char *buf, size_t size, const char *attn, const char *pa
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         char file[1024], value[1024];
         if (!is_mode(attn, rules[i].mode) || gives(attn, rules[i].key)) continue;
-        if (rules[i].instead[0] && (gives(attn, rules[i].instead[0]) || gives(attn, rules[i].instead[1]))) continue;
-        if ((size_t)snprintf(file, sizeof file, "%.*s%s", (int)n, path, rules[i].ending) >= sizeof file || access(file, R_OK)) continue;
+        if (rules[i].instead[0] &&
+            (gives(attn, rules[i].instead[0]) || gives(attn, rules[i].instead[1])))
+            continue;
+        if ((size_t)snprintf(file, sizeof file, "%.*s%s", (int)n, path, rules[i].ending)
+                >= sizeof file || access(file, R_OK))
+            continue;
         if (rules[i].quoted && !quote(value, sizeof value, file, rules[i].key)) continue;
         if (!rules[i].quoted && strchr(file, ',')) continue;           /* a comma ends a value */
         const char *v = rules[i].quoted ? value : file;

@@ -5,16 +5,22 @@
 
 /* A mark that others contain too comes after theirs. */
 static const struct chat_format formats[] = {
-    { "chatml", "<|im_start|>", { "<|im_start|>system\n", "<|im_end|>\n" }, { "<|im_start|>user\n", "<|im_end|>\n" },
+    { "chatml", "<|im_start|>",
+      { "<|im_start|>system\n", "<|im_end|>\n" }, { "<|im_start|>user\n", "<|im_end|>\n" },
       "<|im_start|>assistant\n", "<|im_end|>\n", 0 },
-    { "llama3", "<|start_header_id|>", { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
-      { "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>" }, "<|start_header_id|>assistant<|end_header_id|>\n\n",
-      "<|eot_id|>", 0 },
-    { "gemma", "<start_of_turn>", { "", "\n\n" }, { "<start_of_turn>user\n", "<end_of_turn>\n" }, "<start_of_turn>model\n",
-      "<end_of_turn>\n", 1 },
-    { "phi3", "<|end|>", { "<|system|>\n", "<|end|>\n" }, { "<|user|>\n", "<|end|>\n" }, "<|assistant|>\n", "<|end|>\n", 0 },
-    { "zephyr", "<|user|>", { "<|system|>\n", "</s>\n" }, { "<|user|>\n", "</s>\n" }, "<|assistant|>\n", "</s>\n", 0 },
-    { "llama2", "<<SYS>>", { "<<SYS>>\n", "\n<</SYS>>\n\n" }, { "[INST] ", " [/INST]" }, "", "</s><s>", 1 },
+    { "llama3", "<|start_header_id|>",
+      { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
+      { "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>" },
+      "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", 0 },
+    { "gemma", "<start_of_turn>",
+      { "", "\n\n" }, { "<start_of_turn>user\n", "<end_of_turn>\n" },
+      "<start_of_turn>model\n", "<end_of_turn>\n", 1 },
+    { "phi3", "<|end|>", { "<|system|>\n", "<|end|>\n" }, { "<|user|>\n", "<|end|>\n" },
+      "<|assistant|>\n", "<|end|>\n", 0 },
+    { "zephyr", "<|user|>", { "<|system|>\n", "</s>\n" }, { "<|user|>\n", "</s>\n" },
+      "<|assistant|>\n", "</s>\n", 0 },
+    { "llama2", "<<SYS>>", { "<<SYS>>\n", "\n<</SYS>>\n\n" }, { "[INST] ", " [/INST]" },
+      "", "</s><s>", 1 },
     { "mistral", "[INST]", { "", "\n\n" }, { "[INST] ", " [/INST]" }, "", "</s>", 1 },
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
@@ -42,8 +48,10 @@ char *chat_turn(const struct chat_format *f, int first, const char *system, cons
     const char *const full[3] = { f->system[0], system, f->system[1] };
     const char *const *sys = first && system && *system ? full : none;
     const char *const end = first ? "" : f->end;
-    const char *const inside[] = { end, f->user[0], sys[0], sys[1], sys[2], user, f->user[1], f->reply };
-    const char *const before[] = { end, sys[0], sys[1], sys[2], f->user[0], user, f->user[1], f->reply };
+    const char *const inside[] = { end, f->user[0], sys[0], sys[1], sys[2], user, f->user[1],
+                                   f->reply };
+    const char *const before[] = { end, sys[0], sys[1], sys[2], f->user[0], user, f->user[1],
+                                   f->reply };
     const char *const *part = f->system_in_user ? inside : before;
     size_t n = 1;
     for (int i = 0; i < 8; i++) n += strlen(part[i]);

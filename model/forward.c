@@ -6,13 +6,13 @@
 struct forward {
     const struct model *m;
     int max_batch;
-    struct acts *acts;                 /* the input of the next matrix product, in the encodings the weights want */
-    float *x;                          /* [n][n_embd]  residual stream */
-    float *h;                          /* [n][n_embd]  normed input, or output, of a sub-block */
-    float *q, *k, *v, *att;            /* [n][H*k_dim] [n][G*k_dim] [n][G*v_dim] [n][H*v_dim] */
-    float *gate, *up;                  /* [n][n_ff] */
-    float *cs;                         /* [n][n_rot]   cosines and sines of this batch's positions */
-    double *freq, magnitude;           /* rotation per position of every pair */
+    struct acts *acts;          /* input of the next product, in the encodings the weights want */
+    float *x;                   /* [n][n_embd]  residual stream */
+    float *h;                   /* [n][n_embd]  normed input, or output, of a sub-block */
+    float *q, *k, *v, *att;     /* [n][H*k_dim] [n][G*k_dim] [n][G*v_dim] [n][H*v_dim] */
+    float *gate, *up;           /* [n][n_ff] */
+    float *cs;                  /* [n][n_rot]   cosines and sines of this batch's positions */
+    double *freq, magnitude;    /* rotation per position of every pair */
     size_t bytes;
 };
 
@@ -33,10 +33,16 @@ int forward_open(struct forward **out, const struct model *m, int max_batch, str
     if (c->n_heads * c->v_dim > max_cols) max_cols = c->n_heads * c->v_dim;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         size_t bytes = (parts[i].floats * sizeof(float) + 63) / 64 * 64;
-        if (!(*parts[i].p = aligned_alloc(64, bytes))) { fail(err, "no memory: %zu bytes for a batch of %d tokens", bytes, max_batch); goto fail; }
+        if (!(*parts[i].p = aligned_alloc(64, bytes))) {
+            fail(err, "no memory: %zu bytes for a batch of %d tokens", bytes, max_batch);
+            goto fail;
+        }
         f->bytes += bytes;
     }
-    if (!(f->freq = malloc((size_t)c->rope.n_rot / 2 * sizeof *f->freq))) { fail(err, "no memory for the forward pass"); goto fail; }
+    if (!(f->freq = malloc((size_t)c->rope.n_rot / 2 * sizeof *f->freq))) {
+        fail(err, "no memory for the forward pass");
+        goto fail;
+    }
     rope_freqs(&c->rope, f->freq, &f->magnitude);
     if (acts_open(&f->acts, max_batch, max_cols, err)) goto fail;
     f->bytes += acts_bytes(f->acts);
@@ -58,7 +64,7 @@ void forward_close(struct forward *f) {
 
 size_t forward_bytes(const struct forward *f) { return f->bytes; }
 
-/* Rows are tokens; each is independent of the others, so any split over threads gives the same bits. */
+/* Rows are tokens, each independent of the others: any split over threads gives the same bits. */
 static void norm_rows(const struct forward *f, float *y, const float *x, const float *w, int n) {
     const int d = f->m->c.n_embd;
     #pragma omp parallel for schedule(static) if (n > 1)
@@ -80,7 +86,8 @@ static void swiglu_rows(const struct forward *f, int n) {
     const int d = f->m->c.n_ff;
     #pragma omp parallel for schedule(static) if (n > 1)
     for (int t = 0; t < n; t++)
-        f->m->kernels->vec->swiglu(f->gate + (size_t)t * d, f->gate + (size_t)t * d, f->up + (size_t)t * d, d);
+        f->m->kernels->vec->swiglu(f->gate + (size_t)t * d, f->gate + (size_t)t * d,
+                                   f->up + (size_t)t * d, d);
 }
 
 /* Turns every head of n tokens by its token's angles. */
@@ -91,21 +98,25 @@ static void rope_rows(const struct forward *f, float *x, int n, int heads) {
     #pragma omp parallel for schedule(static) if (n > 1)
     for (int t = 0; t < n; t++)
         for (int h = 0; h < heads; h++)
-            turn(x + ((size_t)t * heads + h) * c->k_dim, f->cs + (size_t)t * c->rope.n_rot, c->rope.n_rot / 2);
+            turn(x + ((size_t)t * heads + h) * c->k_dim, f->cs + (size_t)t * c->rope.n_rot,
+                 c->rope.n_rot / 2);
 }
 
-void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const int32_t *ids, int pos, int n, int n_out) {
+void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const int32_t *ids,
+                 int pos, int n, int n_out) {
     const struct model *m = f->m;
     const struct model_config *c = &m->c;
     const struct kernels *k = m->kernels;
-    const int d = c->n_embd, dq = c->n_heads * c->k_dim, dk = c->n_kv_heads * c->k_dim, dv = c->n_kv_heads * c->v_dim;
+    const int d = c->n_embd, dq = c->n_heads * c->k_dim, dk = c->n_kv_heads * c->k_dim,
+              dv = c->n_kv_heads * c->v_dim;
     const int da = c->n_heads * c->v_dim;
 
     /* Token embeddings, and the angles of their positions. */
     #pragma omp parallel for schedule(static) if (n > 1)
     for (int t = 0; t < n; t++) {
         matrix_row(&m->embd, ids[t], f->x + (size_t)t * d);
-        rope_angles(f->freq, f->magnitude, c->rope.n_rot / 2, pos + t, f->cs + (size_t)t * c->rope.n_rot);
+        rope_angles(f->freq, f->magnitude, c->rope.n_rot / 2, pos + t,
+                    f->cs + (size_t)t * c->rope.n_rot);
     }
     for (int l = 0; l < c->n_layers; l++) {
         const struct layer *w = &m->layers[l];
@@ -114,7 +125,8 @@ void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const
         norm_rows(f, f->h, f->x, w->attn_norm, n);
         acts_set(f->acts, f->h, n, d);
         const int skip = l == c->n_layers - 1 ? n - n_out : 0;
-        const struct product qkv[] = { { f->k, dk, &w->wk }, { f->v, dv, &w->wv }, { f->q, dq, &w->wq } };
+        const struct product qkv[] = { { f->k, dk, &w->wk }, { f->v, dv, &w->wv },
+                                       { f->q, dq, &w->wq } };
         matmul_all(k, qkv, skip ? 2 : 3, f->acts);
         add_bias(f, f->k, w->bk, n, dk);
         add_bias(f, f->v, w->bv, n, dv);
@@ -126,7 +138,8 @@ void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const
         if (skip) {
             memmove(f->x, f->x + (size_t)skip * d, (size_t)n_out * d * sizeof *f->x);
             memmove(f->h, f->h + (size_t)skip * d, (size_t)n_out * d * sizeof *f->h);
-            memmove(f->cs, f->cs + (size_t)skip * c->rope.n_rot, (size_t)n_out * c->rope.n_rot * sizeof *f->cs);
+            memmove(f->cs, f->cs + (size_t)skip * c->rope.n_rot,
+                    (size_t)n_out * c->rope.n_rot * sizeof *f->cs);
             acts_set(f->acts, f->h, n_out, d);
             matmul(k, f->q, dq, &w->wq, f->acts);
             pos += skip, n = n_out;
@@ -144,7 +157,8 @@ void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const
         /* Feed-forward: down(silu(gate) * up). */
         norm_rows(f, f->h, f->x, w->ffn_norm, n);
         acts_set(f->acts, f->h, n, d);
-        const struct product gate_up[] = { { f->gate, c->n_ff, &w->gate }, { f->up, c->n_ff, &w->up } };
+        const struct product gate_up[] = { { f->gate, c->n_ff, &w->gate },
+                                           { f->up, c->n_ff, &w->up } };
         matmul_all(k, gate_up, 2, f->acts);
         add_bias(f, f->gate, w->bgate, n, c->n_ff);
         add_bias(f, f->up, w->bup, n, c->n_ff);
@@ -157,7 +171,9 @@ void forward_run(struct forward *f, struct kvcache *kv, struct attn *attn, const
     if (n_out) norm_rows(f, f->x, f->x, m->out_norm, n_out);
 }
 
-const float *forward_hidden(const struct forward *f, int first) { return f->x + (size_t)first * f->m->c.n_embd; }
+const float *forward_hidden(const struct forward *f, int first) {
+    return f->x + (size_t)first * f->m->c.n_embd;
+}
 
 void forward_logits(struct forward *f, int first, int n, float *logits) {
     acts_set(f->acts, f->x + (size_t)first * f->m->c.n_embd, n, f->m->c.n_embd);

@@ -26,6 +26,7 @@ struct gguf {
     const struct gguf_tensor **by_name;     /* sorted */
     int n_tensors;
     uint64_t tensor_bytes;
+    struct gguf_set *sets;         /* by gguf_set, the last one first */
 };
 
 /* Fills kv, tensors and their counts from p->base. On failure p may be half filled;
@@ -34,11 +35,16 @@ int gguf_parse(struct gguf_part *p, struct err *);
 void gguf_part_free(struct gguf_part *);
 const struct gguf_kv *gguf_part_find(const struct gguf_part *, const char *key);
 
-/* The three-way results of gguf_get_int, on one key that was looked up already (NULL: absent). */
-int gguf_kv_int(const struct gguf_kv *, const char *path, int64_t min, int64_t max, int64_t *out, struct err *);
+/* What gguf_set has set, NULL: nothing. */
+const struct gguf_kv *gguf_set_find(const struct gguf *, const char *key);
+void gguf_sets_free(struct gguf_set *);
 
-size_t gguf_type_bytes(int type);                  /* of one value; 0 for strings, arrays and unknown types */
-const char *gguf_type_name(int type);              /* "u32", "string", ...; "unknown" otherwise */
+/* The three-way results of gguf_get_int, on one key that was looked up already (NULL: absent). */
+int gguf_kv_int(const struct gguf_kv *, const char *path, int64_t min, int64_t max, int64_t *out,
+                struct err *);
+
+size_t gguf_type_bytes(int type);       /* of one value; 0 for strings, arrays and unknown types */
+const char *gguf_type_name(int type);   /* "u32", "string", ...; "unknown" otherwise */
 
 /* Bytes from a file made fit for a terminal: printable ASCII as it is, the rest escaped, long
  * ones cut. Returns buf. */

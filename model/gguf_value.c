@@ -5,14 +5,17 @@
 #include <string.h>
 
 static const struct { const char *name; size_t bytes; } types[] = {
-    [GGUF_U8] = { "u8", 1 }, [GGUF_I8] = { "i8", 1 }, [GGUF_U16] = { "u16", 2 }, [GGUF_I16] = { "i16", 2 },
-    [GGUF_U32] = { "u32", 4 }, [GGUF_I32] = { "i32", 4 }, [GGUF_F32] = { "f32", 4 }, [GGUF_BOOL] = { "bool", 1 },
-    [GGUF_STRING] = { "string", 0 }, [GGUF_ARRAY] = { "array", 0 },
+    [GGUF_U8] = { "u8", 1 }, [GGUF_I8] = { "i8", 1 }, [GGUF_U16] = { "u16", 2 },
+    [GGUF_I16] = { "i16", 2 }, [GGUF_U32] = { "u32", 4 }, [GGUF_I32] = { "i32", 4 },
+    [GGUF_F32] = { "f32", 4 }, [GGUF_BOOL] = { "bool", 1 }, [GGUF_STRING] = { "string", 0 },
+    [GGUF_ARRAY] = { "array", 0 },
     [GGUF_U64] = { "u64", 8 }, [GGUF_I64] = { "i64", 8 }, [GGUF_F64] = { "f64", 8 },
 };
 
 size_t gguf_type_bytes(int type) { return type >= 0 && type <= GGUF_F64 ? types[type].bytes : 0; }
-const char *gguf_type_name(int type) { return type >= 0 && type <= GGUF_F64 ? types[type].name : "unknown"; }
+const char *gguf_type_name(int type) {
+    return type >= 0 && type <= GGUF_F64 ? types[type].name : "unknown";
+}
 
 const char *gguf_show(char buf[GGUF_SHOWN], const char *p, size_t n) {
     size_t at = 0;
@@ -58,16 +61,18 @@ static int load_float(enum gguf_type type, const uint8_t *p, double *out) {
     }
 }
 
-static int wrong_type(const struct gguf_kv *kv, const char *path, const char *want, struct err *err) {
+static int wrong_type(const struct gguf_kv *kv, const char *path, const char *want,
+                      struct err *err) {
     char shown[GGUF_SHOWN];
     gguf_show(shown, kv->key.p, kv->key.n);
     if (kv->type == GGUF_ARRAY)
-        return fail(err, "%s: key '%s': an array of %" PRIu64 " x %s, want %s", path, shown, kv->count,
-                    gguf_type_name(kv->item), want);
+        return fail(err, "%s: key '%s': an array of %" PRIu64 " x %s, want %s", path, shown,
+                    kv->count, gguf_type_name(kv->item), want);
     return fail(err, "%s: key '%s': type %s, want %s", path, shown, gguf_type_name(kv->type), want);
 }
 
-int gguf_kv_int(const struct gguf_kv *kv, const char *path, int64_t min, int64_t max, int64_t *out, struct err *err) {
+int gguf_kv_int(const struct gguf_kv *kv, const char *path, int64_t min, int64_t max, int64_t *out,
+                struct err *err) {
     if (!kv) return 0;
     int64_t v;
     int rc = load_int(kv->type, kv->value, &v);
@@ -80,7 +85,8 @@ int gguf_kv_int(const struct gguf_kv *kv, const char *path, int64_t min, int64_t
                 gguf_show(shown, kv->key.p, kv->key.n), value, min, max);
 }
 
-int gguf_get_int(const struct gguf *g, const char *key, int64_t min, int64_t max, int64_t *out, struct err *err) {
+int gguf_get_int(const struct gguf *g, const char *key, int64_t min, int64_t max, int64_t *out,
+                 struct err *err) {
     return gguf_kv_int(gguf_find(g, key), gguf_path(g), min, max, out, err);
 }
 
@@ -98,7 +104,8 @@ int gguf_get_bool(const struct gguf *g, const char *key, bool *out, struct err *
     return 1;
 }
 
-int gguf_get_string(const struct gguf *g, const char *key, char *out, size_t size, struct err *err) {
+int gguf_get_string(const struct gguf *g, const char *key, char *out, size_t size,
+                    struct err *err) {
     const struct gguf_kv *kv = gguf_find(g, key);
     if (!kv) return 0;
     if (kv->type != GGUF_STRING) return wrong_type(kv, gguf_path(g), "a string", err);
@@ -107,19 +114,23 @@ int gguf_get_string(const struct gguf *g, const char *key, char *out, size_t siz
     char shown[GGUF_SHOWN];
     gguf_show(shown, kv->key.p, kv->key.n);
     if (s.n >= size)
-        return fail(err, "%s: key '%s': a string of %zu bytes, want fewer than %zu", gguf_path(g), shown, s.n, size);
-    if (memchr(s.p, 0, s.n)) return fail(err, "%s: key '%s': the string holds a NUL byte", gguf_path(g), shown);
+        return fail(err, "%s: key '%s': a string of %zu bytes, want fewer than %zu", gguf_path(g),
+                    shown, s.n, size);
+    if (memchr(s.p, 0, s.n))
+        return fail(err, "%s: key '%s': the string holds a NUL byte", gguf_path(g), shown);
     memcpy(out, s.p, s.n);
     out[s.n] = 0;
     return 1;
 }
 
 int gguf_array_int(const struct gguf_kv *kv, uint64_t i, int64_t *out) {
-    return i < kv->count && !load_int(kv->item, kv->value + i * gguf_type_bytes(kv->item), out) ? 0 : -1;
+    return i < kv->count && !load_int(kv->item, kv->value + i * gguf_type_bytes(kv->item), out)
+         ? 0 : -1;
 }
 
 int gguf_array_float(const struct gguf_kv *kv, uint64_t i, double *out) {
-    return i < kv->count ? load_float(kv->item, kv->value + i * gguf_type_bytes(kv->item), out) : -1;
+    return i < kv->count ? load_float(kv->item, kv->value + i * gguf_type_bytes(kv->item), out)
+                         : -1;
 }
 
 struct gguf_str gguf_next_string(const struct gguf_kv *kv, const uint8_t **cursor) {

@@ -20,12 +20,14 @@ void gguf_put_bool(struct gguf_writer *, const char *key, bool value);
 void gguf_put_string(struct gguf_writer *, const char *key, const char *value);
 void gguf_put_strings(struct gguf_writer *, const char *key, const struct gguf_str *, uint64_t n);
 void gguf_put_floats(struct gguf_writer *, const char *key, const float *, uint64_t n);
-void gguf_put_ints(struct gguf_writer *, const char *key, enum gguf_type, const int32_t *, uint64_t n);
-void gguf_put_kv(struct gguf_writer *, const struct gguf *, const struct gguf_kv *);  /* as it stands */
-void gguf_declare(struct gguf_writer *, const char *name, enum dtype, int n_dims, const uint64_t *ne);
+void gguf_put_ints(struct gguf_writer *, const char *key, enum gguf_type, const int32_t *,
+                   uint64_t n);
+void gguf_put_kv(struct gguf_writer *, const struct gguf *, const struct gguf_kv *);  /* as it is */
+void gguf_declare(struct gguf_writer *, const char *name, enum dtype, int n_dims,
+                  const uint64_t *ne);
 int gguf_write_begin(struct gguf_writer *, struct err *);
 int gguf_write_data(struct gguf_writer *, const void *data, size_t bytes, struct err *);
-int gguf_write_close(struct gguf_writer *, struct err *);      /* frees the writer in any case; -1: no file was made */
-void gguf_write_abort(struct gguf_writer *);                   /* NULL is fine; removes what was written */
+int gguf_write_close(struct gguf_writer *, struct err *);   /* frees it in any case; -1: no file */
+void gguf_write_abort(struct gguf_writer *);                /* NULL is fine; no file is left */
 
 #endif

@@ -4,13 +4,15 @@
 #include <string.h>
 
 /* Looks up NAME, or "blk.LAYER.NAME" for layer >= 0. */
-static const struct gguf_tensor *tensor(const struct model *m, int layer, const char *name, char full[80]) {
+static const struct gguf_tensor *tensor(const struct model *m, int layer, const char *name,
+                                        char full[80]) {
     if (layer < 0) snprintf(full, 80, "%s", name);
     else snprintf(full, 80, "blk.%d.%s", layer, name);
     return gguf_tensor(m->file, full);
 }
 
-static int bind_matrix(struct model *m, int layer, const char *name, int rows, int cols, struct matrix *out, struct err *err) {
+static int bind_matrix(struct model *m, int layer, const char *name, int rows, int cols,
+                       struct matrix *out, struct err *err) {
     char full[80];
     const struct gguf_tensor *t = tensor(m, layer, name, full);
     if (!t) return fail(err, "%s: tensor %s is missing", gguf_path(m->file), full);
@@ -18,26 +20,28 @@ static int bind_matrix(struct model *m, int layer, const char *name, int rows, i
         return fail(err, "%s: %s is %llu x %llu, wanted %d x %d", gguf_path(m->file), full,
                     (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], cols, rows);
     if (!t->data)
-        return fail(err, "%s: %s has type %s, which this engine does not compute with", gguf_path(m->file), full,
-                    dtype_name(t->type));
-    *out = (struct matrix){ .type = (enum dtype)t->type, .rows = rows, .cols = cols, .data = t->data };
+        return fail(err, "%s: %s has type %s, which this engine does not compute with",
+                    gguf_path(m->file), full, dtype_name(t->type));
+    *out = (struct matrix){ .type = (enum dtype)t->type, .rows = rows, .cols = cols,
+                            .data = t->data };
     m->n_params += (uint64_t)rows * cols;
     m->weight_bytes += t->bytes;
     return 0;
 }
 
-/* A norm or bias of n floats; any type in the file. Those not stored as F32 are converted into the pool m->f32. */
-static int bind_vector(struct model *m, int layer, const char *name, int n, bool optional, size_t *pool, const float **out,
-                       struct err *err) {
+/* A norm or bias of n floats; any type in the file. Those not stored as F32 are
+ * converted into the pool m->f32. */
+static int bind_vector(struct model *m, int layer, const char *name, int n, bool optional,
+                       size_t *pool, const float **out, struct err *err) {
     char full[80];
     const struct gguf_tensor *t = tensor(m, layer, name, full);
     if (!t) return optional ? 0 : fail(err, "%s: tensor %s is missing", gguf_path(m->file), full);
     if (t->n_dims != 1 || t->ne[0] != (uint64_t)n)
-        return fail(err, "%s: %s is %llu x %llu, wanted %d", gguf_path(m->file), full, (unsigned long long)t->ne[0],
-                    (unsigned long long)t->ne[1], n);
+        return fail(err, "%s: %s is %llu x %llu, wanted %d", gguf_path(m->file), full,
+                    (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], n);
     if (!t->data)
-        return fail(err, "%s: %s has type %s, which this engine does not compute with", gguf_path(m->file), full,
-                    dtype_name(t->type));
+        return fail(err, "%s: %s has type %s, which this engine does not compute with",
+                    gguf_path(m->file), full, dtype_name(t->type));
     m->n_params += (uint64_t)n;
     m->weight_bytes += t->bytes;
     if (t->type == DT_F32 && (uintptr_t)t->data % sizeof(float) == 0) { *out = t->data; return 0; }
@@ -50,7 +54,8 @@ static int bind_vector(struct model *m, int layer, const char *name, int n, bool
 static int bind_layer(struct model *m, int l, size_t *pool, struct err *err) {
     const struct model_config *c = &m->c;
     struct layer *y = &m->layers[l];
-    const int q = c->n_heads * c->k_dim, k = c->n_kv_heads * c->k_dim, v = c->n_kv_heads * c->v_dim, o = c->n_heads * c->v_dim;
+    const int q = c->n_heads * c->k_dim, k = c->n_kv_heads * c->k_dim, v = c->n_kv_heads * c->v_dim,
+              o = c->n_heads * c->v_dim;
     return bind_vector(m, l, "attn_norm.weight", c->n_embd, false, pool, &y->attn_norm, err) ||
            bind_vector(m, l, "ffn_norm.weight", c->n_embd, false, pool, &y->ffn_norm, err) ||
            bind_matrix(m, l, "attn_q.weight", q, c->n_embd, &y->wq, err) ||
@@ -69,7 +74,8 @@ static int bind_layer(struct model *m, int l, size_t *pool, struct err *err) {
            bind_matrix(m, l, "ffn_down.weight", c->n_embd, c->n_ff, &y->down, err) ? -1 : 0;
 }
 
-/* Once repacked, the file's own copy only costs memory; rows of the embedding come back from disk when they are wanted. */
+/* Once repacked, the file's own copy only costs memory; rows of the embedding come back
+ * from disk when they are wanted. */
 static int repack(struct model *m, struct matrix *w, struct err *err) {
     if (matrix_pack(m->kernels, w, err)) return -1;
     if (w->packed)
@@ -87,7 +93,8 @@ int model_repack(struct model *m, struct err *err) {
     return repack(m, &m->out, err);
 }
 
-int model_open(struct model **out, const struct gguf *g, const struct model_options *o, struct err *err) {
+int model_open(struct model **out, const struct gguf *g, const struct model_options *o,
+               struct err *err) {
     int rc = -1;
     struct model *m = calloc(1, sizeof *m);
     if (!m) return fail(err, "no memory for a model");
@@ -96,14 +103,19 @@ int model_open(struct model **out, const struct gguf *g, const struct model_opti
     if (config_read(&m->c, g, o ? o->rope : NULL, err)) goto done;
     const struct model_config *c = &m->c;
     size_t qkv = (size_t)c->n_heads * c->k_dim + (size_t)c->n_kv_heads * (c->k_dim + c->v_dim);
-    size_t vectors = (size_t)c->n_layers * (4 * (size_t)c->n_embd + 2 * (size_t)c->n_ff + qkv) + (size_t)c->n_embd;
+    size_t vectors = (size_t)c->n_layers * (4 * (size_t)c->n_embd + 2 * (size_t)c->n_ff + qkv) +
+                     (size_t)c->n_embd;
     m->layers = calloc((size_t)c->n_layers, sizeof *m->layers);
     m->f32 = malloc(vectors * sizeof *m->f32);
-    if (!m->layers || !m->f32) { fail(err, "%s: no memory for %d layers", gguf_path(g), c->n_layers); goto done; }
+    if (!m->layers || !m->f32) {
+        fail(err, "%s: no memory for %d layers", gguf_path(g), c->n_layers);
+        goto done;
+    }
 
     size_t pool = 0;
     if (bind_matrix(m, -1, "token_embd.weight", c->n_vocab, c->n_embd, &m->embd, err)) goto done;
-    if (bind_vector(m, -1, "output_norm.weight", c->n_embd, false, &pool, &m->out_norm, err)) goto done;
+    if (bind_vector(m, -1, "output_norm.weight", c->n_embd, false, &pool, &m->out_norm, err))
+        goto done;
     m->tied = !gguf_tensor(g, "output.weight");
     if (m->tied) m->out = m->embd;
     else if (bind_matrix(m, -1, "output.weight", c->n_vocab, c->n_embd, &m->out, err)) goto done;

@@ -1,5 +1,6 @@
-/* rope.c - angles of the rotary embedding: plain, linearly scaled, and YaRN (Peng et al., arXiv 2309.00071), which
- * leaves fast pairs as they are, slows the slow ones down, and ramps between the two. */
+/* rope.c - angles of the rotary embedding: plain, linearly scaled, and YaRN
+ * (Peng et al., arXiv 2309.00071), which leaves fast pairs as they are, slows the slow ones
+ * down, and ramps between the two. */
 #include <math.h>
 #include "model/config.h"
 
@@ -17,7 +18,8 @@ void rope_freqs(const struct rope_config *r, double *freq, double *magnitude) {
         *magnitude *= 1 + 0.1 * log(r->factor);
     }
     for (int p = 0; p < r->n_rot / 2; p++) {
-        double plain = pow(r->base, -2.0 * p / r->n_rot) / (r->factors ? (double)r->factors[p] : 1.0);
+        double plain = pow(r->base, -2.0 * p / r->n_rot) /
+                       (r->factors ? (double)r->factors[p] : 1.0);
         double stretched = plain / r->factor;
         double keep = 0;                                    /* share of the unscaled angle */
         if (r->ext_factor != 0)

@@ -17,7 +17,8 @@ struct sampler {
     uint8_t *seen;                 /* [n_vocab] scratch of the penalty */
 };
 
-int sampler_open(struct sampler **out, int n_vocab, const struct sampler_options *o, struct err *err) {
+int sampler_open(struct sampler **out, int n_vocab, const struct sampler_options *o,
+                 struct err *err) {
     struct sampler *s = calloc(1, sizeof *s);
     if (!s) return fail(err, "no memory for a sampler");
     s->o = *o, s->n_vocab = n_vocab, s->rng.s = o->seed;
@@ -26,7 +27,10 @@ int sampler_open(struct sampler **out, int n_vocab, const struct sampler_options
     s->p = malloc((size_t)n_vocab * sizeof *s->p);
     s->seen = calloc((size_t)n_vocab, 1);
     s->recent = malloc(((size_t)s->size_recent + 1) * sizeof *s->recent);
-    if (!s->c || !s->p || !s->seen || !s->recent) { sampler_close(s); return fail(err, "no memory for a sampler of %d tokens", n_vocab); }
+    if (!s->c || !s->p || !s->seen || !s->recent) {
+        sampler_close(s);
+        return fail(err, "no memory for a sampler of %d tokens", n_vocab);
+    }
     *out = s;
     return 0;
 }
@@ -66,20 +70,23 @@ static int better(const void *a, const void *b) {
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Divides positive logits of recent tokens by the penalty and multiplies negative ones (Keskar et al. 2019). */
+/* Divides positive logits of recent tokens by the penalty and multiplies negative
+ * ones (Keskar et al. 2019). */
 static void penalise(struct sampler *s) {
     if (s->o.repeat_penalty == 1 || !s->n_recent) return;
     for (int i = 0; i < s->n_recent; i++)
         if (s->recent[i] >= 0 && s->recent[i] < s->n_vocab) s->seen[s->recent[i]] = 1;
     for (int i = 0; i < s->n_vocab; i++)
-        if (s->seen[i]) s->c[i].logit *= (float)(s->c[i].logit > 0 ? 1 / s->o.repeat_penalty : s->o.repeat_penalty);
+        if (s->seen[i])
+            s->c[i].logit *= (float)(s->c[i].logit > 0 ? 1 / s->o.repeat_penalty
+                                                       : s->o.repeat_penalty);
     for (int i = 0; i < s->n_recent; i++)
         if (s->recent[i] >= 0 && s->recent[i] < s->n_vocab) s->seen[s->recent[i]] = 0;
 }
 
 /* Moves the k best to the front, sorted: a sort of all only when k is a large share. */
 static void sort_best(struct candidate *c, int n, int k) {
-    if (k < n / 8) {                                /* a heap of the k best, the worst of them on top */
+    if (k < n / 8) {                            /* a heap of the k best, the worst of them on top */
         for (int i = 0; i < n; i++) {
             int at = i;
             if (i >= k) {
@@ -118,13 +125,13 @@ int32_t sampler_next(struct sampler *s, const float *logits) {
     const double top = s->c[0].logit;
     if (isinf(top)) return top > 0 ? s->c[0].id : -1;
 
-    if (s->o.top_p < 1) {                           /* the fewest that hold top_p of the mass, at least one */
+    if (s->o.top_p < 1) {                   /* the fewest holding top_p of the mass, at least one */
         double sum = 0, run = 0;
         for (int i = 0; i < n; i++) sum += s->p[i] = exp(s->c[i].logit - top);
         for (int i = 0; i < n; i++)
             if ((run += s->p[i]) >= s->o.top_p * sum) { n = i + 1; break; }
     }
-    if (s->o.min_p > 0) {                           /* at least min_p of the best one's probability */
+    if (s->o.min_p > 0) {                   /* at least min_p of the best one's probability */
         const double least = top + log(s->o.min_p);
         while (n > 1 && s->c[n - 1].logit < least) n--;
     }

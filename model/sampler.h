@@ -1,5 +1,5 @@
-/* sampler.h - from logits to the next token: repeat penalty, top-k, top-p, min-p, temperature, in llama.cpp's order.
- * The same seed gives the same tokens on every machine for the same logits. */
+/* sampler.h - from logits to the next token: repeat penalty, top-k, top-p, min-p, temperature, in
+ * llama.cpp's order. The same seed gives the same tokens on every machine for the same logits. */
 #ifndef MODEL_SAMPLER_H
 #define MODEL_SAMPLER_H
 #include <stdint.h>

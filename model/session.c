@@ -6,13 +6,17 @@
 
 enum { BATCH_DEFAULT = 512 };
 
-/* The name of the mode a file was trained with, alone, means it with the file's own parameters. Others take what lies beside the file. */
-static const char *meant(char buf[ATTN_ARGS_MAX], const char *attn, const char *trained, const struct model *m) {
+/* The name of the mode a file was trained with, alone, means it with the file's own parameters.
+ * Others take what lies beside the file. */
+static const char *meant(char buf[ATTN_ARGS_MAX], const char *attn, const char *trained,
+                         const struct model *m) {
     const size_t n = trained ? strcspn(trained, ",") : 0;
-    return n && !strncmp(attn, trained, n) && !attn[n] ? trained : beside_attn(buf, ATTN_ARGS_MAX, attn, gguf_path(m->file));
+    return n && !strncmp(attn, trained, n) && !attn[n]
+         ? trained : beside_attn(buf, ATTN_ARGS_MAX, attn, gguf_path(m->file));
 }
 
-int session_open(struct session **out, const struct model *m, const struct session_options *o, struct err *err) {
+int session_open(struct session **out, const struct model *m, const struct session_options *o,
+                 struct err *err) {
     const struct model_config *c = &m->c;
     struct session *s = calloc(1, sizeof *s);
     double magnitude, *freq = malloc((size_t)c->rope.n_rot / 2 * sizeof *freq);
@@ -21,20 +25,28 @@ int session_open(struct session **out, const struct model *m, const struct sessi
     s->m = m, s->o = *o;
     if (!s->o.batch) s->o.batch = BATCH_DEFAULT;
     if (s->o.batch > s->o.n_ctx) s->o.batch = s->o.n_ctx;
-    const char *trained = *c->attn ? c->attn : NULL, *attn = o->attn ? o->attn : trained ? trained : "full";
-    const struct attn_shape shape = { .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
-                                      .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .max_tokens = o->n_ctx, .trained = trained,
-                                      .rope_freq = freq, .n_rot = c->rope.n_rot, .rope_split = c->arch->rope_split,
-                                      .scale = c->attn_scale };
+    const char *trained = *c->attn ? c->attn : NULL,
+               *attn = o->attn ? o->attn : trained ? trained : "full";
+    const struct attn_shape shape = {
+        .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
+        .k_dim = c->k_dim, .v_dim = c->v_dim, .max_batch = s->o.batch, .max_tokens = o->n_ctx,
+        .trained = trained, .rope_freq = freq, .n_rot = c->rope.n_rot,
+        .rope_split = c->arch->rope_split, .scale = c->attn_scale };
     if (o->n_ctx < 1) { fail(err, "context of %d tokens, wanted at least 1", o->n_ctx); goto fail; }
     char prefill[ATTN_ARGS_MAX], decode[ATTN_ARGS_MAX];
-    if (attn_open_phases(&s->attn, meant(prefill, o->attn_prefill ? o->attn_prefill : attn, trained, m),
-                         meant(decode, o->attn_decode ? o->attn_decode : attn, trained, m), &shape, m->kernels, err))
+    if (attn_open_phases(&s->attn,
+                         meant(prefill, o->attn_prefill ? o->attn_prefill : attn, trained, m),
+                         meant(decode, o->attn_decode ? o->attn_decode : attn, trained, m),
+                         &shape, m->kernels, err))
         goto fail;
-    const struct kv_shape kv = { .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim, .v_dim = c->v_dim,
-                                 .type_k = o->type_k, .type_v = o->type_v, .stores = attn_stores(s->attn) };
+    const struct kv_shape kv = { .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads,
+                                 .k_dim = c->k_dim, .v_dim = c->v_dim, .type_k = o->type_k,
+                                 .type_v = o->type_v, .stores = attn_stores(s->attn) };
     if (kv_open(&s->kv, &kv, err) || forward_open(&s->f, m, s->o.batch, err)) goto fail;
-    if (!(s->logits = malloc((size_t)c->n_vocab * sizeof *s->logits))) { fail(err, "no memory for logits"); goto fail; }
+    if (!(s->logits = malloc((size_t)c->n_vocab * sizeof *s->logits))) {
+        fail(err, "no memory for logits");
+        goto fail;
+    }
     free(freq);
     *out = s;
     return 0;
@@ -56,7 +68,8 @@ void session_close(struct session *s) {
 
 static int check_room(const struct session *s, int n, struct err *err) {
     if (n > s->o.n_ctx - s->pos)
-        return fail(err, "context full: %d tokens so far and %d more do not fit %d (-c sets it)", s->pos, n, s->o.n_ctx);
+        return fail(err, "context full: %d tokens so far and %d more do not fit %d (-c sets it)",
+                    s->pos, n, s->o.n_ctx);
     return 0;
 }
 
@@ -112,7 +125,8 @@ int session_eval_rows(struct session *s, const int32_t *ids, int n, struct err *
 
 int session_fill(struct session *s, int n, session_fill_fn fill, void *ctx, struct err *err) {
     const struct model_config *c = &s->m->c;
-    if (check_room(s, n, err) || session_grow(s, n, err) || kv_reserve(s->kv, s->pos + n, err)) return -1;
+    if (check_room(s, n, err) || session_grow(s, n, err) || kv_reserve(s->kv, s->pos + n, err))
+        return -1;
     for (int i = 0; i < n; i++) s->ids[s->pos + i] = -1;
     const size_t batch = (size_t)s->o.batch, heads = (size_t)c->n_kv_heads;
     float *k = malloc(batch * heads * (size_t)(c->k_dim + c->v_dim) * sizeof *k);
@@ -130,8 +144,12 @@ int session_fill(struct session *s, int n, session_fill_fn fill, void *ctx, stru
     return 0;
 }
 
-void session_rows(struct session *s, int first, int n, float *logits) { forward_logits(s->f, first, n, logits); }
-const float *session_hidden(const struct session *s, int first) { return forward_hidden(s->f, first); }
+void session_rows(struct session *s, int first, int n, float *logits) {
+    forward_logits(s->f, first, n, logits);
+}
+const float *session_hidden(const struct session *s, int first) {
+    return forward_hidden(s->f, first);
+}
 int session_batch(const struct session *s) { return s->o.batch; }
 
 const float *session_logits(const struct session *s) { return s->any ? s->logits : NULL; }
@@ -144,9 +162,12 @@ int session_truncate(struct session *s, int pos) {
 
 size_t session_kv_bytes(const struct session *s) { return kv_bytes(s->kv); }
 size_t session_scratch_bytes(const struct session *s) {
-    return forward_bytes(s->f) + attn_scratch_bytes(s->attn) + (size_t)s->m->c.n_vocab * sizeof(float);
+    return forward_bytes(s->f) + attn_scratch_bytes(s->attn) +
+           (size_t)s->m->c.n_vocab * sizeof(float);
 }
-size_t session_kv_bytes_at(const struct session *s, int n_tokens) { return kv_bytes_at(kv_shape(s->kv), n_tokens); }
+size_t session_kv_bytes_at(const struct session *s, int n_tokens) {
+    return kv_bytes_at(kv_shape(s->kv), n_tokens);
+}
 double session_token_kv_bytes(const struct session *s) {
     const struct kv_shape *k = kv_shape(s->kv);
     const size_t page = tile_k_bytes(k->type_k, k->k_dim) + tile_v_bytes(k->type_v, k->v_dim);
@@ -156,12 +177,16 @@ const char *session_attn_warning(const struct session *s) { return attn_warning(
 const char *session_attn_name(const struct session *s) { return attn_name(s->attn); }
 const char *session_attn_params(const struct session *s) { return attn_params(s->attn); }
 
-void session_observe(struct session *s, attn_observer *fn, void *ctx) { attn_observe(s->attn, fn, ctx); }
+void session_observe(struct session *s, attn_observer *fn, void *ctx) {
+    attn_observe(s->attn, fn, ctx);
+}
 void session_narrow(struct session *s, const unsigned char *narrow, int sink, int recent) {
     attn_narrow(s->attn, narrow, sink, recent);
 }
 
-void session_report(const struct session *s, attn_figure *fn, void *ctx) { attn_report(s->attn, fn, ctx); }
+void session_report(const struct session *s, attn_figure *fn, void *ctx) {
+    attn_report(s->attn, fn, ctx);
+}
 
 double session_keys_read(const struct session *s) {
     uint64_t keys, queries;

@@ -15,7 +15,7 @@ struct session {
     struct forward *f;
     float *logits;                                  /* [n_vocab] */
     int pos;
-    int32_t *ids;                                   /* the tokens at 0..pos-1; -1 where session_fill made them up */
+    int32_t *ids;                                   /* at 0..pos-1; -1: made up by session_fill */
     int max_ids;
     bool any;                                       /* logits hold something */
     uint64_t keys0, queries0, searched0;            /* counters at the last reset */

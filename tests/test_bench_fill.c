@@ -1,4 +1,4 @@
-/* A cache filled without the model: session_fill, and the synthetic keys and values of bin/bench. */
+/* A cache filled without the model: session_fill; the synthetic keys and values of bin/bench. */
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -10,7 +10,8 @@
 #include "tools/common/bench_fill.h"
 #include "tools/common/bench_run.h"
 
-enum { N = 600, LAYERS = 2, HEADS = 2, DIM = 40, ROW = HEADS * DIM };       /* dims that do not divide by the lanes */
+/* Dims that do not divide by the lanes. */
+enum { N = 600, LAYERS = 2, HEADS = 2, DIM = 40, ROW = HEADS * DIM };
 
 static struct gguf *file;
 static struct model *model;
@@ -18,11 +19,13 @@ static struct err err;
 
 static int setup(void **state) {
     (void)state;
-    const struct tiny t = { .type = DT_F32, .n_layers = LAYERS, .n_embd = 160, .n_ff = 64, .n_heads = 4, .n_kv_heads = HEADS,
+    const struct tiny t = { .type = DT_F32, .n_layers = LAYERS, .n_embd = 160,
+                            .n_ff = 64, .n_heads = 4, .n_kv_heads = HEADS,
                             .n_vocab = 64, .head_dim = DIM, .seed = 5 };
     const char *path = temp_path("fill.gguf");
     tiny_write(path, &t);
-    return gguf_open(&file, path, NULL, &err) || model_open(&model, file, &(struct model_options){ 0 }, &err);
+    return gguf_open(&file, path, NULL, &err) ||
+           model_open(&model, file, &(struct model_options){ 0 }, &err);
 }
 
 static int teardown(void **state) {
@@ -34,7 +37,8 @@ static int teardown(void **state) {
 
 static struct session *open_session(int n_ctx, int batch) {
     struct session *s = NULL;
-    const struct session_options o = { .n_ctx = n_ctx, .batch = batch, .type_k = DT_F32, .type_v = DT_F32 };
+    const struct session_options o = { .n_ctx = n_ctx, .batch = batch, .type_k = DT_F32,
+                                       .type_v = DT_F32 };
     if (session_open(&s, model, &o, &err)) fail_msg("%s", err.msg);
     return s;
 }
@@ -99,8 +103,9 @@ static void test_session_fill(void **state) {
     session_close(s);
 }
 
-/* Rotation keeps the length of a key, so variance survives it; and a rotation by equal angles keeps products of keys
- * at equal positions, so the resemblance of neighbours is judged on pairs that turn slowly. */
+/* Rotation keeps the length of a key, so variance survives it; and a rotation by equal
+ * angles keeps products of keys at equal positions, so the resemblance of neighbours is
+ * judged on pairs that turn slowly. */
 static void test_statistics(void **state) {
     (void)state;
     enum { MANY = 8192, SLOW = DIM - 2 };
@@ -108,7 +113,8 @@ static void test_statistics(void **state) {
     float *k = malloc((size_t)MANY * ROW * sizeof *k), *v = malloc((size_t)MANY * ROW * sizeof *v);
     double k2 = 0, v2 = 0, v1 = 0, near = 0, far = 0, slow2 = 0;
     bench_fill(f, 1, 0, MANY, k, v);
-    for (int i = 0; i < MANY * ROW; i++) k2 += (double)k[i] * k[i], v2 += (double)v[i] * v[i], v1 += v[i];
+    for (int i = 0; i < MANY * ROW; i++)
+        k2 += (double)k[i] * k[i], v2 += (double)v[i] * v[i], v1 += v[i];
     for (int t = 0; t + 1000 < MANY; t++)
         for (int h = 0; h < HEADS; h++) {
             const float *x = k + (size_t)t * ROW + h * DIM + SLOW;
@@ -123,7 +129,8 @@ static void test_statistics(void **state) {
     assert_true(fabs(v2 / all - 1) < 0.01);
     assert_true(fabs(v1 / all) < 0.01);
     const double drift = exp(-1.0 / BENCH_FILL_LENGTH) / 1.5;
-    assert_true(fabs(near / slow2 - drift) < 0.05);    /* about 0.65; 32k samples with 500 independent lengths */
+    /* The drift is about 0.65; 32k samples with 500 independent lengths. */
+    assert_true(fabs(near / slow2 - drift) < 0.05);
     assert_true(fabs(far / slow2) < 0.2);
     float *again = malloc((size_t)MANY * ROW * sizeof *again);
     bench_fill_restart(f);
@@ -138,7 +145,8 @@ static void test_statistics(void **state) {
 static void test_repetitions(void **state) {
     (void)state;
     const double odd[] = { 5, 1, 9 }, even[] = { 4, 8, 1, 2 }, one[] = { 3 };
-    assert_true(bench_median(odd, 3) == 5 && bench_median(even, 4) == 3 && bench_median(one, 1) == 3);
+    assert_true(bench_median(odd, 3) == 5 && bench_median(even, 4) == 3 &&
+                bench_median(one, 1) == 3);
     assert_true(odd[0] == 5);
     assert_true(bench_mean(odd, 3) == 5 && bench_stddev(odd, 3) == 4 && bench_stddev(one, 1) == 0);
 }

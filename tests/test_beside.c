@@ -1,4 +1,5 @@
-/* test_beside.c - modes pick up what lies beside a model's file, and only what their text does not say. */
+/* test_beside.c - modes pick up what lies beside a model's file,
+ * and only what their text does not say. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,7 +23,7 @@ static void test_beside(void **state) {
     snprintf(delta, sizeof delta, "%s", temp_path("some.delta.txt"));
     snprintf(moa, sizeof moa, "%s", temp_path("some.moa.json"));
 
-    same("duo", model, "duo");                                          /* nothing lies there */
+    same("duo", model, "duo");                          /* nothing lies there */
     same("delta", model, "delta");
     put(heads, "1\t0\n"), put(delta, "delta,full=0,2,budget=64,recent=8\n"), put(moa, "{}");
 
@@ -37,9 +38,10 @@ static void test_beside(void **state) {
     snprintf(wanted, sizeof wanted, "moa,plan=%s", moa);
     same("moa", model, wanted);
     same("moa,beta=0.25", model, "moa,beta=0.25");
-    same("full", model, "full"), same("stream,sink=4", model, "stream,sink=4"), same("duos", model, "duos");
+    same("full", model, "full"), same("stream,sink=4", model, "stream,sink=4"),
+        same("duos", model, "duos");
 
-    char buf[24];                                                       /* what does not fit is left out, whole */
+    char buf[24];                                       /* what does not fit is left out, whole */
     const char *text = "duo";
     assert_ptr_equal(beside_attn(buf, sizeof buf, text, model), text);
     put(delta, "delta,full=,budget=64\n");

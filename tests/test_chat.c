@@ -3,7 +3,8 @@
 #include "model/chat.h"
 #include "tests/common/check.h"
 
-static void is_turn(const char *format, int first, const char *system, const char *user, const char *want) {
+static void is_turn(const char *format, int first, const char *system, const char *user,
+                    const char *want) {
     char *got = chat_turn(chat_by_name(format), first, system, user);
     assert_string_equal(got, want);
     free(got);
@@ -11,12 +12,18 @@ static void is_turn(const char *format, int first, const char *system, const cha
 
 static void test_turns(void **state) {
     (void)state;
-    is_turn("chatml", 1, "Be kind.", "Hi", "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
-    is_turn("chatml", 0, "Be kind.", "More", "<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n");
-    is_turn("llama3", 1, NULL, "Hi", "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    is_turn("chatml", 1, "Be kind.", "Hi",
+            "<|im_start|>system\nBe kind.<|im_end|>\n"
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    is_turn("chatml", 0, "Be kind.", "More",
+            "<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n");
+    is_turn("llama3", 1, NULL, "Hi",
+            "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n");
     is_turn("llama2", 1, "S", "Hi", "[INST] <<SYS>>\nS\n<</SYS>>\n\nHi [/INST]");
     is_turn("llama2", 0, "S", "Hi", "</s><s>[INST] Hi [/INST]");
-    is_turn("gemma", 1, "S", "Hi", "<start_of_turn>user\nS\n\nHi<end_of_turn>\n<start_of_turn>model\n");
+    is_turn("gemma", 1, "S", "Hi",
+            "<start_of_turn>user\nS\n\nHi<end_of_turn>\n<start_of_turn>model\n");
     is_turn("mistral", 1, "", "Hi", "[INST] Hi [/INST]");
 }
 
@@ -33,6 +40,7 @@ static void test_recognition(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_turns), cmocka_unit_test(test_recognition) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_turns),
+                                        cmocka_unit_test(test_recognition) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,28 +1,34 @@
-/* Mode delta: when it is active, which pages the selecting layers choose, who reads them, and what it costs. The layers of a
- * step are run one by one over a cache of random keys and values; what a layer would read, its spans say. */
+/* Mode delta: when it is active, which pages the selecting layers choose, who reads them, and what
+ * it costs. The layers of a step are run one by one over a cache of random keys and values; what a
+ * layer would read, its spans say. */
 #include "tests/common/delta_world.h"
 
 /* ---- When it is active, and what it reads ---- */
 
-/* With K pages or fewer, or not more than R K, everything is full attention's to the bit; with one token more, full
- * layers still are, and the counter says what the formula says. */
+/* With K pages or fewer, or not more than R K, everything is full attention's to the bit; with one
+ * token more, full layers still are, and the counter says what the formula says. */
 static void test_threshold(void **state) {
-    static const struct { int budget, recent; double ratio; } modes[] = { { 20, 4, 1 }, { 20, 1, 2.5 }, { 2, 1, 1 }, { 74, 8, 1 } };
+    static const struct { int budget, recent; double ratio; } modes[] = {
+        { 20, 4, 1 }, { 20, 1, 2.5 }, { 2, 1, 1 }, { 74, 8, 1 } };
     char text[128];
     (void)state;
     for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
-        const int k = modes[m].budget, edge = (int)(k * modes[m].ratio);   /* active above so many pages */
-        snprintf(text, sizeof text, "delta,%s,budget=%d,recent=%d,ratio=%g", FULL, k, modes[m].recent, modes[m].ratio);
+        /* Active above `edge` pages. */
+        const int k = modes[m].budget, edge = (int)(k * modes[m].ratio);
+        snprintf(text, sizeof text, "delta,%s,budget=%d,recent=%d,ratio=%g", FULL, k,
+                 modes[m].recent, modes[m].ratio);
         struct attn *delta = mode_new(text), *all = mode_new("full");
         for (int n = edge * KV_PAGE - 17; n <= edge * KV_PAGE + 18 && n <= N; n++) {
             const uint64_t before = keys_of(delta);
-            const int pages = (n + KV_PAGE - 1) / KV_PAGE, listed = KV_PAGE * (k - 1) + n - KV_PAGE * (pages - 1);
+            const int pages = (n + KV_PAGE - 1) / KV_PAGE,
+                      listed = KV_PAGE * (k - 1) + n - KV_PAGE * (pages - 1);
             uint64_t keys = 0;
             step(delta, n - 1, out);
             step(all, n - 1, want);
             for (int l = 0; l < LAYERS; l++) {
                 const int sparse = pages > edge && !full[l];
-                const int same = !memcmp(out + l * HEADS * VD, want + l * HEADS * VD, HEADS * VD * sizeof *out);
+                const int same = !memcmp(out + l * HEADS * VD, want + l * HEADS * VD,
+                                         HEADS * VD * sizeof *out);
                 assert_int_equal(same, !sparse);
                 keys += (uint64_t)HEADS * (sparse ? listed : n);
             }
@@ -35,7 +41,8 @@ static void test_threshold(void **state) {
 
 /* Every type of key and value; all layers full, or a ratio never reached, is mode full. */
 static void test_same_as_full(void **state) {
-    static const char *const same[] = { "delta,full=0,1,2,3,4,5,6,7,budget=2,recent=1", "delta,ratio=1e9", "delta,budget=75" };
+    static const char *const same[] = { "delta,full=0,1,2,3,4,5,6,7,budget=2,recent=1",
+                                        "delta,ratio=1e9", "delta,budget=75" };
     (void)state;
     struct attn *all = mode_new("full");
     step(all, N - 1, want);
@@ -81,7 +88,8 @@ static void test_list(void **state) {
     }
 }
 
-/* A list of position p is gone when a prompt goes through position p again: its last layer may run for one token only. */
+/* A list of position p is gone when a prompt goes through position p again:
+ * its last layer may run for one token only. */
 static void test_stale(void **state) {
     (void)state;
     char mark[PAGES];
@@ -108,8 +116,8 @@ static void test_stale(void **state) {
     free(many);
 }
 
-/* Against double precision, and growing with the budget: a page once chosen stays, and what the list holds of the
- * probabilities of the next layers grows, up to all. */
+/* Against double precision, and growing with the budget: a page once chosen stays, and what the
+ * list holds of the probabilities of the next layers grows, up to all. */
 static void test_choice(void **state) {
     static const int at[] = { 703, 704, 1111, N - 1 };
     static double peak[PAGES], mean[PAGES];
@@ -155,7 +163,8 @@ static void test_ties(void **state) {
     struct bare b = bare_open("," FULL ",budget=10,recent=2,sink=1");
     for (int u = 0; u < PAGES; u++) mass[u] = u % 10 == 9 ? 0.25f : 0.125f;
     mass[60] = 0;
-    mode_delta.begin(b.mode, &(struct attn_call){ .layer = 0, .pos = 66 * KV_PAGE, .n = 1, .decode = 1 });
+    mode_delta.begin(b.mode, &(struct attn_call){ .layer = 0, .pos = 66 * KV_PAGE,
+                                                  .n = 1, .decode = 1 });
     mode_delta.take_masses(b.mode, &(struct attn_masses){ 2, 66 * KV_PAGE, 67, mass, mass });
     assert_int_equal(pages_of(b, 3, 1, 66 * KV_PAGE, list), 10);
     static const int expected[] = { 0, 1, 9, 19, 29, 39, 49, 59, 65, 66 };
@@ -166,8 +175,9 @@ static void test_ties(void **state) {
     bare_close(b);
 }
 
-/* One head of the selecting layer puts half its weight on one page, the others spread theirs over a few pages: the mean
- * over heads would lose that page. In the first page, the last one before the recent ones, and in between. */
+/* One head of the selecting layer puts half its weight on one page, the others spread theirs over
+ * a few pages: the mean over heads would lose that page. In the first page, the last one before
+ * the recent ones, and in between. */
 static void test_needle(void **state) {
     enum { POS = 1023, K = 12, L = 3, FAVOURED = 10 };
     static double peak[PAGES], mean[PAGES];
@@ -183,7 +193,8 @@ static void test_needle(void **state) {
         k[((size_t)place[i] * KV_PAGE + 5) * GROUPS * KD] = unit;
         for (int f = 0; f < FAVOURED; f++)
             for (int t = 0; t < KV_PAGE; t++)
-                for (int g = 0; g < GROUPS; g++) k[((size_t)((5 + 4 * f) * KV_PAGE + t) * GROUPS + g) * KD + 1] = other;
+                for (int g = 0; g < GROUPS; g++)
+                    k[((size_t)((5 + 4 * f) * KV_PAGE + t) * GROUPS + g) * KD + 1] = other;
         kv_append(w.kv, 2, 0, N, k, p->v);
         float *own = malloc(HEADS * KD * sizeof *own);
         memcpy(own, query(2, POS), HEADS * KD * sizeof *own);
@@ -249,8 +260,9 @@ static void test_parameters(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_threshold), cmocka_unit_test(test_same_as_full), cmocka_unit_test(test_list),
-        cmocka_unit_test(test_stale), cmocka_unit_test(test_choice), cmocka_unit_test(test_ties),
+        cmocka_unit_test(test_threshold), cmocka_unit_test(test_same_as_full),
+        cmocka_unit_test(test_list), cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_ties),
         cmocka_unit_test(test_needle), cmocka_unit_test(test_parameters),
     };
     return cmocka_run_group_tests(tests, open_world, close_world);

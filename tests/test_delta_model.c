@@ -12,7 +12,9 @@ static const char mode[] = "delta,full=0,1,3,budget=6,recent=2";       /* of 6 l
 static int32_t ids[400];
 static struct tiny_file tiny;
 
-static struct session *talk(const char *attn, int batch) { return tiny_talk(&tiny, attn, 400, batch); }
+static struct session *talk(const char *attn, int batch) {
+    return tiny_talk(&tiny, attn, 400, batch);
+}
 
 static void say(struct session *s, const int32_t *id, int n) {
     struct err err = { .msg = "" };
@@ -41,7 +43,8 @@ static void test_steps(void **state) {
         struct session *s = talk(mode, batches[i]), *dense = talk("full", batches[i]);
         say(dense, ids, 300);
         say(s, ids, 300);
-        assert_memory_equal(session_logits(s), session_logits(dense), bytes);     /* a prompt is attended in full */
+        /* A prompt is attended in full. */
+        assert_memory_equal(session_logits(s), session_logits(dense), bytes);
         assert_true(session_keys_read(s) == session_keys_read(dense));
         if (!i) memcpy(after_prompt, session_logits(s), bytes);
         assert_memory_equal(session_logits(s), after_prompt, bytes);
@@ -49,13 +52,14 @@ static void test_steps(void **state) {
         session_keys_reset(s);
         for (int t = 300; t < 340; t++) say(s, ids + t, 1), say(dense, ids + t, 1);
         double keys = 0;
-        for (int n = 301; n <= 340; n++) keys += (3.0 * n + 3 * (5 * KV_PAGE + (n - 1) % KV_PAGE + 1)) / 6 / 40;
+        for (int n = 301; n <= 340; n++)
+            keys += (3.0 * n + 3 * (5 * KV_PAGE + (n - 1) % KV_PAGE + 1)) / 6 / 40;
         assert_true(fabs(session_keys_read(s) - keys) < 1e-9 * keys);
         assert_true(memcmp(session_logits(s), session_logits(dense), bytes) != 0);
         if (!i) memcpy(after_steps, session_logits(s), bytes);
         assert_memory_equal(session_logits(s), after_steps, bytes);
 
-        session_truncate(s, 300);                           /* back and again: nothing is left of what was forgotten */
+        session_truncate(s, 300);           /* back and again: nothing left of what was forgotten */
         for (int t = 300; t < 340; t++) say(s, ids + t, 1);
         assert_memory_equal(session_logits(s), after_steps, bytes);
         session_truncate(s, 280);

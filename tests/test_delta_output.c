@@ -1,4 +1,5 @@
-/* Mode delta: what a layer reads of the cache and what comes out of it, against full attention and double precision. */
+/* Mode delta: what a layer reads of the cache and what comes out of it,
+ * against full attention and double precision. */
 #include "tests/common/delta_world.h"
 
 static void poison(int layer, const char *keep, int pos) {
@@ -30,7 +31,7 @@ static void test_poison(void **state) {
     bare_close(b);
 }
 
-/* Full output = what the list holds of it + the rest, each weighted with the probability it holds. */
+/* Full output = what the list holds of it + the rest, each weighted by the probability it holds. */
 static void test_decomposition(void **state) {
     (void)state;
     const int pos = 1000;
@@ -55,7 +56,8 @@ static void test_decomposition(void **state) {
                 else for (int i = 0; i < VD; i++) rest[i] += x * v[i];
             }
             for (int i = 0; i < VD; i++) {
-                const double dense = want[((size_t)l * HEADS + h) * VD + i], sparse = out[h * VD + i];
+                const double dense = want[((size_t)l * HEADS + h) * VD + i],
+                             sparse = out[h * VD + i];
                 assert_true(fabs(dense - (held * sparse + rest[i])) < 1e-4);
                 away += (dense - sparse) * (dense - sparse);
             }
@@ -67,19 +69,23 @@ static void test_decomposition(void **state) {
     bare_close(b);
 }
 
-/* Pages cannot be permuted: a head's lie in blocks in the order they were reserved. But blocks may lie anywhere: a cache
- * that grew in many steps, in which heads and layers alternate, gives the same bits as one that was reserved at once. */
+/* Pages cannot be permuted: a head's lie in blocks in the order they were reserved. But blocks may
+ * lie anywhere: a cache that grew in many steps, in which heads and layers alternate, gives the
+ * same bits as one that was reserved at once. */
 static void test_places(void **state) {
     const struct kv_shape *shape = kv_shape(w.kv);
     struct kvcache *once = w.kv, *grown;
     struct err err;
     (void)state;
     if (kv_open(&grown, shape, &err)) fail_msg("%s", err.msg);
-    for (int n = KV_PAGE; n < N + KV_PAGE; n += KV_PAGE) assert_int_equal(kv_reserve(grown, n, &err), 0);
+    for (int n = KV_PAGE; n < N + KV_PAGE; n += KV_PAGE)
+        assert_int_equal(kv_reserve(grown, n, &err), 0);
     const char *first = kv_page(once, 3, 0, 0).k, *later = kv_page(once, 3, 0, 40).k;
     for (int l = 0; l < LAYERS; l++) kv_append(grown, l, 0, N, w.p[l].k, w.p[l].v);
-    assert_true((const char *)kv_page(grown, 3, 0, 40).k - (const char *)kv_page(grown, 3, 0, 0).k != later - first);
-    struct attn *a = mode_new("delta," FULL ",budget=20,recent=3"), *b = mode_new("delta," FULL ",budget=20,recent=3");
+    assert_true((const char *)kv_page(grown, 3, 0, 40).k -
+                (const char *)kv_page(grown, 3, 0, 0).k != later - first);
+    struct attn *a = mode_new("delta," FULL ",budget=20,recent=3"),
+                *b = mode_new("delta," FULL ",budget=20,recent=3");
     for (int pos = 900; pos < 904; pos++) {
         step(a, pos, want);
         w.kv = grown;
@@ -106,7 +112,8 @@ static void test_threads(void **state) {
     omp_set_num_threads(1);
 }
 
-/* The gauge: what the list of layer 2 holds of the probabilities of layer 5, averaged over heads and steps. */
+/* The gauge: what the list of layer 2 holds of the probabilities
+ * of layer 5, averaged over heads and steps. */
 static void test_recall(void **state) {
     (void)state;
     static double peak[PAGES], mean[PAGES];
@@ -130,7 +137,8 @@ static void test_recall(void **state) {
     mode_delta.report(b.mode, note, &f);
     assert_int_equal(f.n, 5);
     assert_true(f.tokens == 10 && f.lists == 20);
-    assert_true(fabs(f.recall - sum) < 1e-5 && fabs(f.far - sum_far) < 1e-5 && fabs(f.least - least) < 1e-5);
+    assert_true(fabs(f.recall - sum) < 1e-5 && fabs(f.far - sum_far) < 1e-5 &&
+                fabs(f.least - least) < 1e-5);
     assert_true(f.recall < 0.9 && f.least < f.recall);
     bare_close(b);
     f = (struct figures){ 0 };
@@ -140,7 +148,8 @@ static void test_recall(void **state) {
     attn_close(all);
 }
 
-/* Every pair of types, many shapes: the sparse layers against full attention over the listed keys in double. */
+/* Every pair of types, many shapes: the sparse layers
+ * against full attention over the listed keys in double. */
 static void test_types(void **state) {
     static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0 };
     (void)state;
@@ -163,7 +172,8 @@ static void test_types(void **state) {
                 for (int i = 0; i < VD; i++) o[i] += prob[(size_t)h * (pos + 1) + j] * v[i];
             }
             /* A matrix unit rounds what meets quants to 16 bits: of the largest, not of each. */
-            const int to_16_bits = kernels_pick(NULL)->matrix && (types[t] == DT_Q8_0 || types[4 - t] == DT_Q8_0);
+            const int to_16_bits = kernels_pick(NULL)->matrix &&
+                                   (types[t] == DT_Q8_0 || types[4 - t] == DT_Q8_0);
             const double allowed = to_16_bits ? 4e-4 : 1e-4;
             for (int i = 0; i < VD; i++) assert_true(fabs(o[i] / held - out[h * VD + i]) < allowed);
         }

@@ -146,24 +146,26 @@ static const struct answer answers[] = {
     /* d = 1, m = 0.5; the same bits */
     { DT_Q5_1, { { 1, 0x3c }, { 3, 0x38 }, { 4, 1 }, { 5, 2 }, { 7, 0x80 }, { 8, 0x1f } }, 6, 0,
       { { 0, 31.5f }, { 16, 1.5f }, { 9, 16.5f }, { 25, 0.5f }, { 31, 16.5f } }, 5 },
-    /* d = 1; value 0 has code 15 (113), value 16 code 0 (-127), value 1 code 8 (1), 17 code 7 (-10) */
+    /* d = 1; value 0 has code 15 (113), 16 code 0 (-127), 1 code 8 (1), 17 code 7 (-10) */
     { DT_IQ4_NL, { { 1, 0x3c }, { 2, 0x0f }, { 3, 0x78 } }, 3, 0x99,
       { { 0, 113 }, { 16, -127 }, { 1, 1 }, { 17, -10 }, { 2, 13 } }, 5 },
-    /* d = 1 at 80, dmin = 0.5 at 82. Sub-block 0: scale 3, minimum 2. Sub-block 15: scale 15, minimum 1.
-     * qs[0] = e4: values 0, 32, 64, 96 are 0, 1, 2, 3, of which only value 0 has a scale.
-     * qs[63] = c0: value 255 is 3. qs[1] = 02: value 1 is 2. */
+    /* d = 1 at 80, dmin = 0.5 at 82. Sub-block 0: scale 3, minimum 2. Sub-block 15: scale 15,
+     * minimum 1. qs[0] = e4: values 0, 32, 64, 96 are 0, 1, 2, 3, of which only value 0 has a
+     * scale. qs[63] = c0: value 255 is 3. qs[1] = 02: value 1 is 2. */
     { DT_Q2_K, { { 81, 0x3c }, { 83, 0x38 }, { 0, 0x23 }, { 15, 0x1f }, { 16, 0xe4 }, { 17, 2 },
                  { 79, 0xc0 } }, 7, 0,
       { { 0, -1 }, { 1, 5 }, { 2, -1 }, { 32, 0 }, { 255, 44.5f }, { 254, -0.5f } }, 6 },
-    /* d = 1 at 108. Scales at 96: byte 0 = 51: low nibbles of scales 0 and 8 are 1 and 5. Byte 8 = c1: scale 0 has
-     * high bits 1, so 17 - 32 = -15; scale 12 high bits 3, low nibble 0 (byte 4): 48 - 32 = 16; scale 8: 5 - 32.
-     * Bytes 9..11 = 0: the other scales are -32. hmask[0] = 41: values 0 and 192 have the high bit.
-     * qs[0] = 03: value 0 is 3. qs[32] = 10: value 128 + 2 * 32 = 192 is 1. */
-    { DT_Q3_K, { { 109, 0x3c }, { 96, 0x51 }, { 104, 0xc1 }, { 0, 0x41 }, { 32, 3 }, { 64, 0x10 } }, 6, 0,
-      { { 0, -45 }, { 1, 60 }, { 192, 16 }, { 193, -64 }, { 128, 108 }, { 16, 128 } }, 6 },
-    /* d = 1, dmin = 0.5. Scales at 4: byte 0 = 83: scale 0 is 3, scale 4 has high bits 2; byte 4 = 45: minimum 0
-     * is 5, minimum 4 has high bits 1; byte 8 = 97: low nibbles of scale 4, 7, and minimum 4, 9: they are 39 and 25.
-     * qs at 16: byte 0 = 0c: value 0 is 12; byte 64 = 0a: value 128 is 10; byte 32 = f0: value 96 has scale 0. */
+    /* d = 1 at 108. Scales at 96: byte 0 = 51: low nibbles of scales 0 and 8 are 1 and 5.
+     * Byte 8 = c1: scale 0 has high bits 1, so 17 - 32 = -15; scale 12 high bits 3, low nibble 0
+     * (byte 4): 48 - 32 = 16; scale 8: 5 - 32. Bytes 9..11 = 0: the other scales are -32.
+     * hmask[0] = 41: values 0 and 192 have the high bit. qs[0] = 03: value 0 is 3.
+     * qs[32] = 10: value 128 + 2 * 32 = 192 is 1. */
+    { DT_Q3_K, { { 109, 0x3c }, { 96, 0x51 }, { 104, 0xc1 }, { 0, 0x41 }, { 32, 3 }, { 64, 0x10 } },
+      6, 0, { { 0, -45 }, { 1, 60 }, { 192, 16 }, { 193, -64 }, { 128, 108 }, { 16, 128 } }, 6 },
+    /* d = 1, dmin = 0.5. Scales at 4: byte 0 = 83: scale 0 is 3, scale 4 has high bits 2;
+     * byte 4 = 45: minimum 0 is 5, minimum 4 has high bits 1; byte 8 = 97: low nibbles of scale 4,
+     * 7, and minimum 4, 9: they are 39 and 25. qs at 16: byte 0 = 0c: value 0 is 12;
+     * byte 64 = 0a: value 128 is 10; byte 32 = f0: value 96 has scale 0. */
     { DT_Q4_K, { { 1, 0x3c }, { 3, 0x38 }, { 4, 0x83 }, { 8, 0x45 }, { 12, 0x97 }, { 16, 0x0c },
                  { 80, 0x0a }, { 48, 0xf0 } }, 8, 0,
       { { 0, 33.5f }, { 1, -2.5f }, { 32, 0 }, { 128, 377.5f }, { 129, -12.5f }, { 96, 0 } }, 6 },
@@ -171,16 +173,19 @@ static const struct answer answers[] = {
     { DT_Q5_K, { { 1, 0x3c }, { 3, 0x38 }, { 4, 0x83 }, { 8, 0x45 }, { 12, 0x97 }, { 16, 0x11 },
                  { 48, 0x0c }, { 112, 0x0a } }, 8, 0,
       { { 0, 81.5f }, { 1, -2.5f }, { 128, 1001.5f }, { 129, -12.5f }, { 160, 0 } }, 5 },
-    /* d = 0.25 at 208. scales at 192: 0 is 4, 4 is -2 (fe), 15 is 127. ql[0] = 1f: value 0 low f, value 64 low 1;
-     * qh[0] at 128 = 23: value 0 high 3, value 64 high 2: 63 - 32 and 33 - 32. ql[127] = 50 and qh[63] = c0:
-     * value 255 is 5 + 48 - 32. Elsewhere 0 - 32. */
-    { DT_Q6_K, { { 209, 0x34 }, { 192, 4 }, { 196, 0xfe }, { 207, 0x7f }, { 0, 0x1f }, { 128, 0x23 },
-                 { 127, 0x50 }, { 191, 0xc0 } }, 8, 0,
-      { { 0, 31 }, { 1, -32 }, { 64, -0.5f }, { 65, 16 }, { 255, 666.75f }, { 254, -1016 }, { 16, 0 } }, 7 },
-    /* d = 0.5; scales_h = 8002: scale 0 high bits 2, scale 7 high bits 2; scales_l at 4: byte 0 = 03: scale 0 is
-     * 35 - 32 = 3; byte 3 = 10: scale 7 is 33 - 32 = 1; scale 1: 0 - 32. qs at 8, byte 0 = f0: value 0 has code 0,
-     * value 16 code 15; byte 127 = 80: value 239 code 0, value 255 code 8. */
-    { DT_IQ4_XS, { { 1, 0x38 }, { 2, 2 }, { 3, 0x80 }, { 4, 3 }, { 7, 0x10 }, { 8, 0xf0 }, { 135, 0x80 } }, 7, 0,
+    /* d = 0.25 at 208. scales at 192: 0 is 4, 4 is -2 (fe), 15 is 127. ql[0] = 1f: value 0 low f,
+     * value 64 low 1; qh[0] at 128 = 23: value 0 high 3, value 64 high 2: 63 - 32 and 33 - 32.
+     * ql[127] = 50 and qh[63] = c0: value 255 is 5 + 48 - 32. Elsewhere 0 - 32. */
+    { DT_Q6_K, { { 209, 0x34 }, { 192, 4 }, { 196, 0xfe }, { 207, 0x7f }, { 0, 0x1f },
+                 { 128, 0x23 }, { 127, 0x50 }, { 191, 0xc0 } }, 8, 0,
+      { { 0, 31 }, { 1, -32 }, { 64, -0.5f }, { 65, 16 }, { 255, 666.75f }, { 254, -1016 },
+        { 16, 0 } }, 7 },
+    /* d = 0.5; scales_h = 8002: scale 0 high bits 2, scale 7 high bits 2; scales_l at 4:
+     * byte 0 = 03: scale 0 is 35 - 32 = 3; byte 3 = 10: scale 7 is 33 - 32 = 1; scale 1: 0 - 32.
+     * qs at 8, byte 0 = f0: value 0 has code 0, value 16 code 15; byte 127 = 80: value 239 code 0,
+     * value 255 code 8. */
+    { DT_IQ4_XS, { { 1, 0x38 }, { 2, 2 }, { 3, 0x80 }, { 4, 3 }, { 7, 0x10 }, { 8, 0xf0 },
+                   { 135, 0x80 } }, 7, 0,
       { { 0, -190.5f }, { 16, 169.5f }, { 32, 2032 }, { 239, -63.5f }, { 255, 0.5f } }, 5 },
 };
 
@@ -214,28 +219,33 @@ static void round_trip(enum dtype type, const float *x, float *y, size_t n) {
     free(bytes);
 }
 
-/* Values that lie on a grid of the format come back exactly: every group uses the ends of its grid and the largest
- * scale is the largest integer, so that there is one best choice. */
+/* Values that lie on a grid of the format come back exactly: every group uses the ends of its grid
+ * and the largest scale is the largest integer, so that there is one best choice. */
 static void test_own_grid_is_exact(void **state) {
     (void)state;
-    static const float book[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+    static const float book[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                    1, 13, 25, 38, 53, 69, 89, 113 };
     static const struct { enum dtype type; int group, lo, hi, max_scale, max_min; } grids[] = {
-        { DT_Q8_0, 32, -127, 127, 0, 0 }, { DT_Q4_0, 32, -8, 7, 0, 0 }, { DT_Q5_0, 32, -16, 15, 0, 0 },
-        { DT_IQ4_NL, 32, 0, 15, 0, 0 }, { DT_Q4_1, 32, 0, 15, 0, 63 }, { DT_Q5_1, 32, 0, 31, 0, 63 },
-        { DT_Q3_K, 16, -4, 3, -32, 0 }, { DT_Q6_K, 16, -32, 31, -128, 0 }, { DT_IQ4_XS, 32, 0, 15, -32, 0 },
-        { DT_Q2_K, 16, 0, 3, 15, 15 }, { DT_Q4_K, 32, 0, 15, 63, 63 }, { DT_Q5_K, 32, 0, 31, 63, 63 },
+        { DT_Q8_0, 32, -127, 127, 0, 0 }, { DT_Q4_0, 32, -8, 7, 0, 0 },
+        { DT_Q5_0, 32, -16, 15, 0, 0 }, { DT_IQ4_NL, 32, 0, 15, 0, 0 },
+        { DT_Q4_1, 32, 0, 15, 0, 63 }, { DT_Q5_1, 32, 0, 31, 0, 63 },
+        { DT_Q3_K, 16, -4, 3, -32, 0 }, { DT_Q6_K, 16, -32, 31, -128, 0 },
+        { DT_IQ4_XS, 32, 0, 15, -32, 0 }, { DT_Q2_K, 16, 0, 3, 15, 15 },
+        { DT_Q4_K, 32, 0, 15, 63, 63 }, { DT_Q5_K, 32, 0, 31, 63, 63 },
     };
     uint64_t seed = 1;
     for (int g = 0; g < COUNT(grids); g++) {
-        int block = dtype_info((int)grids[g].type)->block, lo = grids[g].lo, levels = grids[g].hi - lo + 1;
+        int block = dtype_info((int)grids[g].type)->block, lo = grids[g].lo,
+            levels = grids[g].hi - lo + 1;
         bool is_book = grids[g].type == DT_IQ4_NL || grids[g].type == DT_IQ4_XS;
         for (int repeat = 0; repeat < 50; repeat++) {
             float x[256], y[256];
             for (int i = 0; i < block; i++) {
-                /* Scales half the largest and up: groups near zero could be left out at little cost. */
+                /* Scales half the largest and up: groups near zero could be left out cheaply. */
                 int most = grids[g].max_scale, s = i / grids[g].group;
                 int scale = !most ? 1 : s == 0 ? most : most - most / 16 * (s % 8);
-                int min = !grids[g].max_min ? 0 : s == 0 ? grids[g].max_min : grids[g].max_min - s % 5;
+                int min = !grids[g].max_min ? 0 : s == 0 ? grids[g].max_min
+                          : grids[g].max_min - s % 5;
                 int q = lo + (i % grids[g].group == 0 ? 0 : i % grids[g].group == 1 ? levels - 1
                               : (int)(noise(&seed) % (uint64_t)levels));
                 x[i] = 0x1p-6f * ((float)scale * (is_book ? book[q] : (float)q) - (float)min);
@@ -243,15 +253,16 @@ static void test_own_grid_is_exact(void **state) {
             round_trip(grids[g].type, x, y, (size_t)block);
             for (int i = 0; i < block; i++)
                 if (fabsf(x[i] - y[i]) > 1e-6f)
-                    fail_msg("%s value %d of block %d: %g came back as %g", dtype_name((int)grids[g].type), i, repeat,
-                             (double)x[i], (double)y[i]);
+                    fail_msg("%s value %d of block %d: %g came back as %g",
+                             dtype_name((int)grids[g].type), i, repeat, (double)x[i], (double)y[i]);
         }
     }
 }
 
-/* The plain choices are among the candidates, so no block may be worse than them: a group that spans -a..a with 2k
- * steps is off by a / 2k at most. Two-level formats add half a step of the scale times the largest level (and half a
- * step of the minimum), relative to the largest group. IQ4: half the widest gap, 12 of 113. */
+/* The plain choices are among the candidates, so no block may be worse than them: a group that
+ * spans -a..a with 2k steps is off by a / 2k at most. Two-level formats add half a step of the
+ * scale times the largest level (and half a step of the minimum), relative to the largest group.
+ * IQ4: half the widest gap, 12 of 113. */
 static const struct { enum dtype type; double worst, gauss; } limits[] = {
     { DT_Q8_0, 1. / 254 + 1e-4, 0.0056 },
     { DT_Q4_0, 1. / 14 + 1e-3, 0.0825 },
@@ -271,11 +282,11 @@ static double draw(int kind, uint64_t *seed) {
     double g = noise_normal(seed);
     switch (kind) {
     case 0: return g;
-    case 1: return (double)(noise(seed) % 2001) / 1000 - 1;                            /* uniform */
-    case 2: return g / (0.1 + fabs(noise_normal(seed)));                               /* heavy tails */
-    case 3: return noise(seed) % 16 ? 0 : g;                                           /* mostly zero */
-    case 4: return 3 + 0.1 * g;                                                        /* one-sided */
-    default: return noise(seed) % 2 ? 1 : -1;                                          /* two values */
+    case 1: return (double)(noise(seed) % 2001) / 1000 - 1;    /* uniform */
+    case 2: return g / (0.1 + fabs(noise_normal(seed)));       /* heavy tails */
+    case 3: return noise(seed) % 16 ? 0 : g;                   /* mostly zero */
+    case 4: return 3 + 0.1 * g;                                /* one-sided */
+    default: return noise(seed) % 2 ? 1 : -1;                  /* two values */
     }
 }
 
@@ -299,9 +310,9 @@ static void test_error_bounds(void **state) {
                 }
                 all_err += err;
                 if (sqrt(err / block) > limits[l].worst * most)
-                    fail_msg("%s, data %d, block %d: error %g of the largest value, at most %g wanted",
-                             dtype_name((int)limits[l].type), kind, b / block, sqrt(err / block) / most,
-                             limits[l].worst);
+                    fail_msg("%s, data %d, block %d: error %g of the largest value, "
+                             "at most %g wanted", dtype_name((int)limits[l].type), kind,
+                             b / block, sqrt(err / block) / most, limits[l].worst);
             }
             /* Plain rounding without a search misses these by 3 to 10 percent (Q8_0 has none). */
             double relative = sqrt(all_err / all_x);
@@ -314,8 +325,8 @@ static void test_error_bounds(void **state) {
     free(y);
 }
 
-/* Weights of 1e-4 have block scales among the f16 subnormals, where the next value is far: the integers below the
- * scale have to make up for it. */
+/* Weights of 1e-4 have block scales among the f16 subnormals, where the next value is far: the
+ * integers below the scale have to make up for it. */
 static void test_small_weights(void **state) {
     (void)state;
     enum { N = 256 * 40 };
@@ -348,10 +359,12 @@ static void test_outlier(void **state) {
                 for (int i = 0; i < 256; i++) x[i] = i % 2 ? 0.01f : -0.01f;
                 x[at] = 50.f * (float)sign;
                 round_trip(all[t], x, y, 256);
-                if (fabsf(y[at] - x[at]) > 3) fail_msg("%s: 50 became %g", dtype_name((int)all[t]), (double)y[at]);
+                if (fabsf(y[at] - x[at]) > 3)
+                    fail_msg("%s: 50 became %g", dtype_name((int)all[t]), (double)y[at]);
                 for (int i = 0; i < 256; i++)
                     if (i != at && fabsf(y[i]) > 1)
-                        fail_msg("%s: 0.01 beside 50 became %g", dtype_name((int)all[t]), (double)y[i]);
+                        fail_msg("%s: 0.01 beside 50 became %g", dtype_name((int)all[t]),
+                                 (double)y[i]);
             }
 }
 
@@ -369,8 +382,9 @@ static void test_zeros(void **state) {
 /* Nothing that can be in a file of floats may produce a value that is not finite, or take long. */
 static void test_wild_values(void **state) {
     (void)state;
-    static const float wild[] = { NAN, INFINITY, -INFINITY, FLT_MAX, -FLT_MAX, 65504, 1e6f, 70000, -65520,
-                                  1e-8f, 6e-8f, FLT_MIN, FLT_TRUE_MIN, 1e-42f, -1e-30f, -0.0f, 1, -1 };
+    static const float wild[] = { NAN, INFINITY, -INFINITY, FLT_MAX, -FLT_MAX,
+                                  65504, 1e6f, 70000, -65520, 1e-8f, 6e-8f, FLT_MIN,
+                                  FLT_TRUE_MIN, 1e-42f, -1e-30f, -0.0f, 1, -1 };
     uint64_t seed = 3;
     for (int t = FIRST_BLOCK_TYPE; t < COUNT(all); t++)
         for (int repeat = 0; repeat < 400; repeat++) {
@@ -384,7 +398,8 @@ static void test_wild_values(void **state) {
             round_trip(all[t], x, y, 256);
             for (int i = 0; i < 256; i++)
                 if (!isfinite(y[i]) || fabsf(y[i]) > 2 * 65504.f)
-                    fail_msg("%s: %g became %g", dtype_name((int)all[t]), (double)x[i], (double)y[i]);
+                    fail_msg("%s: %g became %g", dtype_name((int)all[t]), (double)x[i],
+                             (double)y[i]);
         }
 }
 

@@ -24,7 +24,8 @@ static const char *write_file(const char *text) {
 }
 
 /* Layer 0 has full KV heads 1 and 2 of 4 at ratio 0.5, layer 1 has head 0 and 3. */
-static const char scores[] = "1.0e-01\t9.5e-01\t8.0e-01\t-3.0e-06\n9.0e-01\t2.0e-01\t1.0e-01\t7.0e-01\n";
+static const char scores[] = "1.0e-01\t9.5e-01\t8.0e-01\t-3.0e-06\n"
+                             "9.0e-01\t2.0e-01\t1.0e-01\t7.0e-01\n";
 static const int sink = 5, recent = 30;
 
 static int mask(int query_head, int p, int j) {
@@ -34,7 +35,8 @@ static int mask(int query_head, int p, int j) {
 
 static const char *mode_text(const char *ratio) {
     static char text[128];
-    snprintf(text, sizeof text, "duo,heads=%s,ratio=%s,sink=%d,recent=%d", write_file(scores), ratio, sink, recent);
+    snprintf(text, sizeof text, "duo,heads=%s,ratio=%s,sink=%d,recent=%d", write_file(scores),
+             ratio, sink, recent);
     return text;
 }
 
@@ -66,8 +68,8 @@ static int chunked(int query_head, int p, int j) {
     return g == 1 || g == 2 || j < sink || j >= p - p % CHUNK - recent;
 }
 
-/* The authors' prefill: a streaming head sees all of its chunk, and the window before that; tokens of the answer, which
- * come one by one, have the exact window. */
+/* The authors' prefill: a streaming head sees all of its chunk, and the window before that; tokens
+ * of the answer, which come one by one, have the exact window. */
 static void test_chunked(void **state) {
     enum { PROMPT = 7 * CHUNK, N = PROMPT + 40 };
     char text[160];
@@ -75,13 +77,16 @@ static void test_chunked(void **state) {
     (void)state;
     snprintf(text, sizeof text, "%s,prefill=chunked", mode_text("0.5"));
     struct problem p = problem_new(N, 8, 4, 32, 32, DT_F16, DT_Q8_0);
-    double *prompt = problem_naive(&p, chunked, &tolerance), *answer = problem_naive(&p, mask, &tolerance);
+    double *prompt = problem_naive(&p, chunked, &tolerance),
+           *answer = problem_naive(&p, mask, &tolerance);
     float *got = malloc((size_t)N * 256 * sizeof *got);
     struct pair x = pair_open(&p, text, kernels_pick(NULL), CHUNK);
-    for (int pos = 0; pos < N; pos += pos < PROMPT ? CHUNK : 1) pair_feed(x, &p, pos, pos < PROMPT ? CHUNK : 1, got);
+    for (int pos = 0; pos < N; pos += pos < PROMPT ? CHUNK : 1)
+        pair_feed(x, &p, pos, pos < PROMPT ? CHUNK : 1, got);
     assert_true(largest_error(got, prompt, (size_t)PROMPT * 256) <= tolerance);
     assert_true(largest_error(got, answer, (size_t)PROMPT * 256) > tolerance);
-    assert_true(largest_error(got + (size_t)PROMPT * 256, answer + (size_t)PROMPT * 256, 40 * 256) <= tolerance);
+    assert_true(largest_error(got + (size_t)PROMPT * 256, answer + (size_t)PROMPT * 256,
+                              40 * 256) <= tolerance);
     free(got);
     free(prompt);
     free(answer);
@@ -104,7 +109,7 @@ static void test_ends(void **state) {
     problem_free(&p);
 }
 
-/* Keys read and bytes kept: full heads pay for every token, streaming heads for sink + recent + 1. */
+/* Keys read, bytes kept: full heads pay for every token, streaming heads for sink + recent + 1. */
 static void test_cost(void **state) {
     (void)state;
     struct problem p = problem_new(1500, 8, 4, 32, 32, DT_F16, DT_F16);
@@ -113,7 +118,8 @@ static void test_cost(void **state) {
     uint64_t keys, rows, want = 0;
     for (int pos = 0; pos < 1500; pos += 100) {
         pair_feed(x, &p, pos, 100, out);
-        /* 4 full heads in 2 layers; a ring of 1 sink page and 130 tokens (9 pages at most) is one block */
+        /* 4 full heads in 2 layers; a ring of 1 sink page
+         * and 130 tokens (9 pages at most) is one block */
         size_t blocks = 4 * ((size_t)(pos + 100 + KV_BLOCK - 1) / KV_BLOCK) + 4;
         assert_int_equal(kv_bytes(x.kv), blocks * KV_BLOCK * 2 * 32 * 2);
         assert_int_equal(kv_bytes(x.kv), kv_bytes_at(kv_shape(x.kv), pos + 100));
@@ -139,8 +145,9 @@ static void test_tsv(void **state) {
     assert_int_equal(heads_read(s, write_file("1\t2\r\n3\t4\r\n\r\n"), 2, 2, 2, &err), 0);
     assert_true(s[0] == 1 && s[3] == 4);
     assert_int_equal(heads_read(s, write_file("1\t2\n3\t4"), 2, 2, 2, &err), 0);
-    static const char *const bad[] = { "", "\n", "1\t2\n", "1\t2\n3\n", "1\t2\n3\t4\n5\t6\n", "1\t2\t3\n4\t5\t6\n", "1\tx\n3\t4\n",
-                                       "1\tnan\n3\t4\n", "1\tinf\n3\t4\n", "1\t\t2\n3\t4\n", "1\t2\n\n3\t4\n", "1,2\n3,4\n" };
+    static const char *const bad[] = {
+        "", "\n", "1\t2\n", "1\t2\n3\n", "1\t2\n3\t4\n5\t6\n", "1\t2\t3\n4\t5\t6\n", "1\tx\n3\t4\n",
+        "1\tnan\n3\t4\n", "1\tinf\n3\t4\n", "1\t\t2\n3\t4\n", "1\t2\n\n3\t4\n", "1,2\n3,4\n" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (heads_read(s, write_file(bad[i]), 2, 2, 2, &err) != -1) fail_msg("taken: %s", bad[i]);
     assert_int_equal(heads_read(s, "/nonexistent/file", 2, 2, 2, &err), -1);
@@ -155,9 +162,11 @@ static void test_json(void **state) {
                        "\"1-0\": [0], \"1-3\": [1.5, 1], \"1-2\": [0.5], \"1-1\": [0.75]}";
     assert_int_equal(heads_read(s, write_file(good), 2, 4, 2, &err), 0);
     assert_true(s[0] == 1 && s[1] == 0.125f && s[2] == 0.75f && s[3] == 1.25f);
-    static const char *const bad[] = { "{}", "{", "{\"0-0\": [1]}", "{\"0-0\": [1], \"0-2\": [1]}", "{\"0-0\": [1], \"0-0\": [1]}",
-                                       "{\"0-0\": [\"a\"], \"0-1\": [1]}", "{\"0-0\": \"1\", \"0-1\": [1]}",
-                                       "{\"0-0\": [1], \"1\": [1]}", "{\"0-0\": [1], \"0-1x\": [1]}", "{\"0-0\": [1], \"-1-0\": [1]}" };
+    static const char *const bad[] = {
+        "{}", "{", "{\"0-0\": [1]}", "{\"0-0\": [1], \"0-2\": [1]}",
+        "{\"0-0\": [1], \"0-0\": [1]}", "{\"0-0\": [\"a\"], \"0-1\": [1]}",
+        "{\"0-0\": \"1\", \"0-1\": [1]}", "{\"0-0\": [1], \"1\": [1]}",
+        "{\"0-0\": [1], \"0-1x\": [1]}", "{\"0-0\": [1], \"-1-0\": [1]}" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (heads_read(s, write_file(bad[i]), 1, 2, 2, &err) != -1) fail_msg("taken: %s", bad[i]);
 }
@@ -165,7 +174,8 @@ static void test_json(void **state) {
 static void test_choice(void **state) {
     (void)state;
     static const struct { int n, keep; double ratio; } counts[] = {
-        { 256, 128, 0.5 }, { 256, 64, 0.25 }, { 1024, 256, 0.25 }, { 8, 8, 1 }, { 8, 0, 0 }, { 1, 1, 0.5 },
+        { 256, 128, 0.5 }, { 256, 64, 0.25 }, { 1024, 256, 0.25 },
+        { 8, 8, 1 }, { 8, 0, 0 }, { 1, 1, 0.5 },
     };
     unsigned char full[1024];
     float s[1024];
@@ -182,14 +192,16 @@ static void test_choice(void **state) {
         assert_int_equal(sum, counts[i].keep);
         assert_true(lowest_full > highest_not || n > 1009);
     }
-    const float ties[] = { 0.5f, 1, 1, 1, 0.2f, 3, -1, 0 };        /* 3 is cut to 1, a tie: the first of equals */
+    /* 3 is cut to 1, a tie: the first of equals. */
+    const float ties[] = { 0.5f, 1, 1, 1, 0.2f, 3, -1, 0 };
     heads_choose(full, ties, 8, 0.3);
     assert_memory_equal(full, ((unsigned char[]){ 0, 1, 1, 1, 0, 0, 0, 0 }), 8);
 }
 
 static void test_arguments(void **state) {
     (void)state;
-    struct attn_shape s = { .n_layers = 2, .n_heads = 8, .n_kv_heads = 4, .k_dim = 8, .v_dim = 8, .max_batch = 4, .scale = 1 };
+    struct attn_shape s = { .n_layers = 2, .n_heads = 8, .n_kv_heads = 4, .k_dim = 8,
+                            .v_dim = 8, .max_batch = 4, .scale = 1 };
     struct attn *attn;
     struct err err;
     char text[160];
@@ -214,9 +226,10 @@ static int remove_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_mask), cmocka_unit_test(test_chunked), cmocka_unit_test(test_ends), cmocka_unit_test(test_cost),
-        cmocka_unit_test(test_tsv), cmocka_unit_test(test_json), cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_against_mask), cmocka_unit_test(test_chunked),
+        cmocka_unit_test(test_ends), cmocka_unit_test(test_cost),
+        cmocka_unit_test(test_tsv), cmocka_unit_test(test_json),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_arguments),
     };
     snprintf(path, sizeof path, "/tmp/test_duo.%d", (int)getpid());
     omp_set_num_threads(1);

@@ -58,6 +58,7 @@ static void test_writable(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_read), cmocka_unit_test(test_writable) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_read),
+                                        cmocka_unit_test(test_writable) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

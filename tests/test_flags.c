@@ -64,10 +64,12 @@ static void test_forms(void **state) {
 static void test_refusals(void **state) {
     (void)state;
     const struct { const char *line, *says; } bad[] = {
-        { "--nope", "unknown flag '--nope'" }, { "-n", "wanted N" }, { "-n five", "got 'five', wanted an integer" },
-        { "-n 5x", "wanted an integer" }, { "-n 200000", "wanted -2 to 100000" }, { "-n 99999999999999999999", "wanted an integer" },
-        { "-c 9999999m", "wanted an integer" }, { "-x 2", "wanted 0 to 1" }, { "-x nan", "wanted a number" },
-        { "-x 0.5z", "wanted a number" }, { "--quiet=1", "takes no value" }, { "a b c", "unexpected argument 'c'" },
+        { "--nope", "unknown flag '--nope'" }, { "-n", "wanted N" },
+        { "-n five", "got 'five', wanted an integer" }, { "-n 5x", "wanted an integer" },
+        { "-n 200000", "wanted -2 to 100000" }, { "-n 99999999999999999999", "wanted an integer" },
+        { "-c 9999999m", "wanted an integer" }, { "-x 2", "wanted 0 to 1" },
+        { "-x nan", "wanted a number" }, { "-x 0.5z", "wanted a number" },
+        { "--quiet=1", "takes no value" }, { "a b c", "unexpected argument 'c'" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(parse(bad[i].line), -1);
@@ -76,6 +78,7 @@ static void test_refusals(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_values), cmocka_unit_test(test_forms), cmocka_unit_test(test_refusals) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_values), cmocka_unit_test(test_forms),
+                                        cmocka_unit_test(test_refusals) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* The attention kernel against softmax(q K^T) V in double, and against itself: the bits of a row must not depend on
- * threads, batch size or how the work was shared. */
+/* The attention kernel against softmax(q K^T) V in double, and against itself: the bits of a row
+ * must not depend on threads, batch size or how the work was shared. */
 #include "tests/common/attend.h"           /* before CMocka, which makes a macro of the word fail */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,8 +29,9 @@ static void check(const struct problem *p, const struct kernels *k, int chunk) {
     float *got = problem_run(p, "full", k, p->n), *again = problem_run(p, "full", k, chunk);
     double error = largest_error(got, want, n);
     if (error > tolerance || memcmp(got, again, n * sizeof *got))
-        fail_msg("%s, %d tokens by %d, %d heads on %d of %d and %d, %s %s: off by %g, allowed %g; in chunks %s", k->name,
-                 p->n, chunk, p->shape.n_heads, p->shape.n_kv_heads, p->shape.k_dim, p->shape.v_dim,
+        fail_msg("%s, %d tokens by %d, %d heads on %d of %d and %d, %s %s: "
+                 "off by %g, allowed %g; in chunks %s", k->name, p->n, chunk,
+                 p->shape.n_heads, p->shape.n_kv_heads, p->shape.k_dim, p->shape.v_dim,
                  dtype_name(p->type_k), dtype_name(p->type_v), error, tolerance,
                  memcmp(got, again, n * sizeof *got) ? "other bits" : "the same");
     free(got);
@@ -38,7 +39,8 @@ static void check(const struct problem *p, const struct kernels *k, int chunk) {
     free(want);
 }
 
-/* Every length and chunk size: row t of a longer problem is row t of a shorter one, so one reference serves all. */
+/* Every length and chunk size: row t of a longer problem
+ * is row t of a shorter one, so one reference serves all. */
 static void lengths_of(const struct kernels *k, enum dtype type, int k_dim, int v_dim) {
     static const int chunks[] = { 1, 7, 16, 64, 100, 512 };
     struct problem p = problem_new(300, 4, 2, k_dim, v_dim, type, type);
@@ -48,11 +50,12 @@ static void lengths_of(const struct kernels *k, enum dtype type, int k_dim, int 
     assert_true(largest_error(whole, want, (size_t)300 * width) <= tolerance);
     for (p.n = 1; p.n <= 300; p.n++)
         for (int c = 0; c < 6; c++) {
-            if (c < 5 && p.n % 41 && p.n > 70) continue;   /* all chunk sizes up to 70, then now and then */
+            if (c < 5 && p.n % 41 && p.n > 70) continue;   /* all chunks to 70, then now and then */
             if (!strcmp(k->name, "scalar") && p.n % 10 && p.n > 35) continue;
             float *got = problem_run(&p, "full", k, chunks[c]);
             if (memcmp(got, whole, (size_t)p.n * width * sizeof *got))
-                fail_msg("%s, %s, %d tokens by %d: other bits than in one go", k->name, dtype_name(type), p.n, chunks[c]);
+                fail_msg("%s, %s, %d tokens by %d: other bits than in one go", k->name,
+                         dtype_name(type), p.n, chunks[c]);
             free(got);
         }
     free(whole);
@@ -84,17 +87,21 @@ static void pairs_of_types(const struct kernels *k) {
 
 static void test_types(void **state) { (void)state; each_set(pairs_of_types); }
 
-/* Multi-head, grouped and multi-query shapes; head sizes with and without tails; keys and values of other sizes. */
+/* Multi-head, grouped and multi-query shapes;
+ * head sizes with and without tails; keys and values of other sizes. */
 static void shapes(const struct kernels *k) {
     static const struct { int heads, kv_heads, k_dim, v_dim; } shape[] = {
-        { 1, 1, 8, 8 }, { 4, 4, 80, 80 }, { 5, 1, 96, 64 }, { 8, 8, 64, 64 }, { 32, 4, 64, 64 }, { 14, 2, 128, 128 },
-        { 3, 1, 192, 128 }, { 6, 2, 40, 56 }, { 9, 3, 72, 24 }, { 71, 1, 64, 64 }, { 130, 1, 16, 16 },
+        { 1, 1, 8, 8 }, { 4, 4, 80, 80 }, { 5, 1, 96, 64 }, { 8, 8, 64, 64 },
+        { 32, 4, 64, 64 }, { 14, 2, 128, 128 }, { 3, 1, 192, 128 }, { 6, 2, 40, 56 },
+        { 9, 3, 72, 24 }, { 71, 1, 64, 64 }, { 130, 1, 16, 16 },
     };
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
         for (int t = 0; t < N_TYPES; t++) {
-            if (types[t] != DT_F32 && types[t] != DT_F16 && (shape[i].k_dim % 32 || shape[i].v_dim % 32)) continue;
-            struct problem p = problem_new(70, shape[i].heads, shape[i].kv_heads, shape[i].k_dim, shape[i].v_dim,
-                                           types[t], types[t]);
+            if (types[t] != DT_F32 && types[t] != DT_F16 &&
+                (shape[i].k_dim % 32 || shape[i].v_dim % 32))
+                continue;
+            struct problem p = problem_new(70, shape[i].heads, shape[i].kv_heads, shape[i].k_dim,
+                                           shape[i].v_dim, types[t], types[t]);
             check(&p, k, 1);
             problem_free(&p);
         }
@@ -117,8 +124,8 @@ static void same_bits(const struct kernels *k) {
                 omp_set_num_threads(n);
                 float *got = problem_run(&p, "full", k, chunks[c]);
                 if (memcmp(got, one, bytes))
-                    fail_msg("%s, %s: other bits in chunks of %d on %d threads", k->name, dtype_name(types[t]), chunks[c],
-                             n);
+                    fail_msg("%s, %s: other bits in chunks of %d on %d threads", k->name,
+                             dtype_name(types[t]), chunks[c], n);
                 free(got);
             }
         free(one);
@@ -138,7 +145,8 @@ static void steep(const struct kernels *k) {
     for (int i = 0; i < 2; i++) {
         struct problem p = problem_new(700, 2, 1, 32, 32, type[i], type[i]);
         for (int t = 0; t < p.n; t++)
-            for (int j = 0; j < 32; j++) p.k[t * 32 + j] *= t % 97 == 96 ? 200 : t % 13 == 0 ? 0.01f : 4 * (float)t / p.n;
+            for (int j = 0; j < 32; j++)
+                p.k[t * 32 + j] *= t % 97 == 96 ? 200 : t % 13 == 0 ? 0.01f : 4 * (float)t / p.n;
         check(&p, k, 64);
         check(&p, k, 1);
         problem_free(&p);
@@ -147,7 +155,7 @@ static void steep(const struct kernels *k) {
 
 static void test_steep(void **state) { (void)state; each_set(steep); }
 
-/* A NaN in a key reaches the rows that see it and no other; in a slot beyond the end it reaches none. */
+/* A NaN in a key reaches the rows that see it, no other; in a slot past the end it reaches none. */
 static void nan_stays(const struct kernels *k) {
     struct problem p = problem_new(200, 2, 1, 16, 16, DT_F16, DT_F16);
     p.k[150 * 16] = NAN;
@@ -169,7 +177,8 @@ static void test_nan(void **state) { (void)state; each_set(nan_stays); }
 static void test_counters(void **state) {
     (void)state;
     struct problem p = problem_new(90, 4, 2, 16, 16, DT_F32, DT_F32);
-    struct kv_shape shape = { .n_layers = 1, .n_kv_heads = 2, .k_dim = 16, .v_dim = 16, .type_k = DT_F32, .type_v = DT_F32 };
+    struct kv_shape shape = { .n_layers = 1, .n_kv_heads = 2, .k_dim = 16, .v_dim = 16,
+                              .type_k = DT_F32, .type_v = DT_F32 };
     struct kvcache *kv;
     struct attn *attn;
     struct err err;
@@ -192,7 +201,8 @@ static void test_counters(void **state) {
 
 static void test_names(void **state) {
     (void)state;
-    struct attn_shape s = { .n_layers = 1, .n_heads = 2, .n_kv_heads = 1, .k_dim = 8, .v_dim = 8, .max_batch = 4, .scale = 1 };
+    struct attn_shape s = { .n_layers = 1, .n_heads = 2, .n_kv_heads = 1, .k_dim = 8,
+                            .v_dim = 8, .max_batch = 4, .scale = 1 };
     struct attn *attn;
     struct err err;
     char help[4096];

@@ -13,8 +13,9 @@
 #include "tests/common/temp.h"
 #include <cmocka.h>           /* last: it has a macro called fail */
 
-#define assert_has(text, part) \
-    do { if (!strstr((text), (part))) fail_msg("message \"%s\" lacks \"%s\"", (text), (part)); } while (0)
+#define assert_has(text, part) do { \
+        if (!strstr((text), (part))) fail_msg("message \"%s\" lacks \"%s\"", (text), (part)); \
+    } while (0)
 
 static struct gguf *open_ok(const char *path, const struct gguf_options *o) {
     struct gguf *g = NULL;
@@ -39,9 +40,9 @@ static int64_t int_of(const struct gguf *g, const char *key) {
 }
 
 static const struct { const char *key; enum gguf_type type; int64_t v; } ints[] = {
-    { "u8", GGUF_U8, 255 }, { "i8", GGUF_I8, -128 }, { "u16", GGUF_U16, 65535 }, { "i16", GGUF_I16, -32768 },
-    { "u32", GGUF_U32, 4294967295 }, { "i32", GGUF_I32, INT32_MIN }, { "u64", GGUF_U64, INT64_MAX },
-    { "i64", GGUF_I64, INT64_MIN },
+    { "u8", GGUF_U8, 255 }, { "i8", GGUF_I8, -128 }, { "u16", GGUF_U16, 65535 },
+    { "i16", GGUF_I16, -32768 }, { "u32", GGUF_U32, 4294967295 }, { "i32", GGUF_I32, INT32_MIN },
+    { "u64", GGUF_U64, INT64_MAX }, { "i64", GGUF_I64, INT64_MIN },
 };
 enum { N_INTS = sizeof ints / sizeof *ints };
 
@@ -114,8 +115,9 @@ static void check_everything(const struct gguf *g) {
 }
 
 /* Tensors of every type the engine computes with, rows of 256 values, named in no order. */
-static const enum dtype all_types[] = { DT_F32, DT_F16, DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_Q8_0, DT_Q2_K, DT_Q3_K,
-                                        DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL, DT_IQ4_XS, DT_BF16 };
+static const enum dtype all_types[] = { DT_F32, DT_F16, DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1,
+                                        DT_Q8_0, DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K,
+                                        DT_Q6_K, DT_IQ4_NL, DT_IQ4_XS, DT_BF16 };
 enum { N_TYPES = sizeof all_types / sizeof *all_types };
 
 static uint8_t tensor_byte(int tensor, size_t i) { return (uint8_t)(i * 31 + (size_t)tensor * 7); }
@@ -289,7 +291,8 @@ static void beyond_int64(void **state) {
 
 /* Writes parts of a split with one tensor each; what is asked of the numbers goes into part
  * `bad`. */
-static void write_split(const char *stem, int n, int tensors, int bad, int bad_no, const char *bad_name) {
+static void write_split(const char *stem, int n, int tensors, int bad, int bad_no,
+                        const char *bad_name) {
     struct err err = { 0 };
     for (int i = 0; i < n; i++) {
         struct gguf_writer *w = NULL;
@@ -339,7 +342,8 @@ static void splits_refused(void **state) {
     write_split("n", 3, 3, 1, 2, NULL);
     open_fails(temp_path("n-00001-of-00003.gguf"), "says it is part 3 of 3, want 2 of 3");
     write_split("c", 2, 5, -1, 0, NULL);
-    open_fails(temp_path("c-00001-of-00002.gguf"), "2 tensors in 2 parts, key 'split.tensors.count' promises 5");
+    open_fails(temp_path("c-00001-of-00002.gguf"),
+               "2 tensors in 2 parts, key 'split.tensors.count' promises 5");
     write_split("d", 2, 2, 1, 1, "t0");
     open_fails(temp_path("d-00001-of-00002.gguf"), "tensor 't0' appears twice");
     write_split("o", 2, 2, 1, 7, NULL);
@@ -424,8 +428,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip), cmocka_unit_test(without_mmap_and_locked),
         cmocka_unit_test(copied_keys_are_equal), cmocka_unit_test(version_2_and_unknown_types),
-        cmocka_unit_test(getters_refuse), cmocka_unit_test(beyond_int64), cmocka_unit_test(splits),
-        cmocka_unit_test(splits_refused), cmocka_unit_test(files_that_are_none), cmocka_unit_test(writer_refuses),
+        cmocka_unit_test(getters_refuse), cmocka_unit_test(beyond_int64),
+        cmocka_unit_test(splits), cmocka_unit_test(splits_refused),
+        cmocka_unit_test(files_that_are_none), cmocka_unit_test(writer_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

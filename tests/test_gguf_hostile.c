@@ -89,7 +89,8 @@ static const struct hostile {
     { "tensors", 0, 4, 8, "tensor 3" },
     { "keys", 0, (uint64_t)1 << 60, 8, "1152921504606846976 keys, more than" },
     { "keys", 0, UINT64_MAX, 8, "18446744073709551615 keys, more than" },
-    { "key0 name length", 0, UINT64_MAX, 8, "key 0: the name needs 18446744073709551615 bytes at 32, but" },
+    { "key0 name length", 0, UINT64_MAX, 8,
+      "key 0: the name needs 18446744073709551615 bytes at 32, but" },
     { "key0 name length", 0, 1 << 16, 8, "key 0: the name needs 65536 bytes" },
     { "key0 name length", 0, 0, 8, "key 0: the name is empty" },
     { "alignment", -4, 13, 4, "key 'general.alignment': type 13, want 0 to 12" },
@@ -99,16 +100,20 @@ static const struct hostile {
     { "alignment", 0, 33, 4, "key 'general.alignment': 33, want a power of two" },
     { "alignment", 0, 4, 4, "key 'general.alignment': 4, want a power of two of at least 8" },
     { "alignment", 0, 0x80000000, 4, "data section has 0" },
-    { "string length", 0, UINT64_MAX, 8, "key 1: the string value needs 18446744073709551615 bytes" },
+    { "string length", 0, UINT64_MAX, 8,
+      "key 1: the string value needs 18446744073709551615 bytes" },
     { "after twin.b", -5, 'a', 1, "key 'twin.a' appears twice" },
     { "after twin.b", -6, '\n', 1, NULL },                  /* a strange name is no error */
     { "bool", 0, 2, 1, "key 'is': bool 2, want 0 or 1" },
     { "after numbers count", -12, GGUF_ARRAY, 4, "key 'numbers': an array of arrays" },
     { "after numbers count", -12, 77, 4, "key 'numbers': items of type 77, want 0 to 12" },
-    { "after numbers count", -8, (uint64_t)1 << 62, 8, "key 'numbers': 4611686018427387904 values of type i32, but" },
+    { "after numbers count", -8, (uint64_t)1 << 62, 8,
+      "key 'numbers': 4611686018427387904 values of type i32, but" },
     { "after numbers count", -8, 100000, 8, "key 'numbers': 100000 values of type i32, but only" },
-    { "word length", -8, (uint64_t)1 << 61, 8, "key 'words': 2305843009213693952 values of type string, but" },
-    { "word length", 0, (uint64_t)1 << 63, 8, "key 6: the string value needs 9223372036854775808 bytes" },
+    { "word length", -8, (uint64_t)1 << 61, 8,
+      "key 'words': 2305843009213693952 values of type string, but" },
+    { "word length", 0, (uint64_t)1 << 63, 8,
+      "key 6: the string value needs 9223372036854775808 bytes" },
     { "a name", 0, 0, 8, "tensor 0 (''): a name of 0 bytes, want 1 to 64" },
     { "a name", 0, 65, 8, "a name of 65 bytes, want 1 to 64" },
     { "a name", 0, UINT64_MAX, 8, "tensor 0: the name needs 18446744073709551615 bytes" },
@@ -123,14 +128,18 @@ static const struct hostile {
     { "a shape", 8, (uint64_t)1 << 59, 8, "more bytes than 64 bits" },
     { "a shape", 8, UINT64_MAX, 8, "more than 64 bits can count" },
     { "a shape", 8, 3, 8, "tensors 'a.weight' and 'b.weight' overlap" },
-    { "a shape", 8, 9, 8, "tensor 'a.weight': 288 bytes at offset 0, but the data section has 256" },
+    { "a shape", 8, 9, 8,
+      "tensor 'a.weight': 288 bytes at offset 0, but the data section has 256" },
     { "b shape", 0, 33, 8, "tensor 'b.weight': rows of 33 values, Q8_0 wants a multiple of 32" },
-    { "b shape", 8, 6, 8, "tensor 'b.weight': 204 bytes at offset 64, but the data section has 256" },
+    { "b shape", 8, 6, 8,
+      "tensor 'b.weight': 204 bytes at offset 64, but the data section has 256" },
     { "b shape", 16, 0x80000000, 4, "tensor 'b.weight': type 2147483648, no such type" },
     { "b offset", 0, 65, 8, "tensor 'b.weight': offset 65, want a multiple of 32" },
     { "b offset", 0, 32, 8, "tensors 'a.weight' and 'b.weight' overlap" },
-    { "b offset", 0, 0xffffffffffffffe0, 8, "at offset 18446744073709551584, but the data section has 256" },
-    { "c offset", 0, 256, 8, "tensor 'c.weight': 0 bytes at offset 256, but the data section has 256" },
+    { "b offset", 0, 0xffffffffffffffe0, 8,
+      "at offset 18446744073709551584, but the data section has 256" },
+    { "c offset", 0, 256, 8,
+      "tensor 'c.weight': 0 bytes at offset 256, but the data section has 256" },
     { "c offset", 0, 1, 8, "tensor 'c.weight': offset 1, want a multiple of 32" },
     { "c shape", 0, 0, 8, "tensor 'c.weight': dimension 0 is 0" },
 };
@@ -150,7 +159,8 @@ static void each_field_broken(void **state) {
         if (rc != (h->want ? -1 : 0)) fail_msg("%s %+d: %d (%s)", h->field, h->shift, rc, err.msg);
         if (h->want && !strstr(err.msg, h->want))
             fail_msg("%s %+d: \"%s\" lacks \"%s\"", h->field, h->shift, err.msg, h->want);
-        if (h->want && !strstr(err.msg, path)) fail_msg("%s %+d: \"%s\" names no file", h->field, h->shift, err.msg);
+        if (h->want && !strstr(err.msg, path))
+            fail_msg("%s %+d: \"%s\" names no file", h->field, h->shift, err.msg);
         for (const char *p = err.msg; *p; p++)
             if (*p < ' ' || *p > '~') fail_msg("%s: a control character in the message", h->field);
         gguf_close(g);
@@ -197,7 +207,7 @@ static void every_truncation(void **state) {
     struct gguf *g;
     struct err err;
     bytes_sample(&b);
-    size_t whole = bytes_at(&b, "data") + 193;              /* the last tensor has at least one byte */
+    size_t whole = bytes_at(&b, "data") + 193;              /* the last tensor has a byte or more */
     for (size_t n = 1; n <= b.n; n++) {
         int rc = open_bytes(&g, b.p, n, &err);
         if (rc != (n < whole ? -1 : 0)) fail_msg("%zu of %zu bytes: %d (%s)", n, b.n, rc, err.msg);
@@ -232,15 +242,17 @@ static void flipped_bits(void **state) {
         } else if (!strstr(err.msg, path)) fail_msg("no file in \"%s\"", err.msg);
         gguf_close(g);
     }
-    if (opened < 10 || opened > rounds * 9 / 10) fail_msg("%d of %d files opened (%u)", opened, rounds, sum);
+    if (opened < 10 || opened > rounds * 9 / 10)
+        fail_msg("%d of %d files opened (%u)", opened, rounds, sum);
 }
 
 /* Random bytes, not bits: extreme lengths and counts are commoner so. */
 static void overwritten_fields(void **state) {
     (void)state;
     static struct gguf_bytes b;
-    static const uint64_t extremes[] = { 0, 1, 7, 8, 31, 255, 65535, INT32_MAX, UINT32_MAX, INT64_MAX, UINT64_MAX,
-                                         (uint64_t)1 << 60, (uint64_t)1 << 61, (uint64_t)1 << 63, UINT64_MAX - 31 };
+    static const uint64_t extremes[] = { 0, 1, 7, 8, 31, 255, 65535, INT32_MAX, UINT32_MAX,
+                                         INT64_MAX, UINT64_MAX, (uint64_t)1 << 60,
+                                         (uint64_t)1 << 61, (uint64_t)1 << 63, UINT64_MAX - 31 };
     struct gguf *g;
     struct err err;
     bytes_sample(&b);
@@ -260,7 +272,8 @@ static void overwritten_fields(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_field_broken), cmocka_unit_test(names_cannot_talk_to_terminals),
-        cmocka_unit_test(every_truncation), cmocka_unit_test(flipped_bits), cmocka_unit_test(overwritten_fields),
+        cmocka_unit_test(every_truncation), cmocka_unit_test(flipped_bits),
+        cmocka_unit_test(overwritten_fields),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

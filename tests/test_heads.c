@@ -1,6 +1,6 @@
-/* Looking into heads: ranks and files, narrowed heads against mode duo, what an observer is told, samples, the probe against
- * the weights of a constructed model, every score against its definition in double, and the choice of layers against all
- * choices there are. */
+/* Looking into heads: ranks and files, narrowed heads against mode duo, what an observer is told,
+ * samples, the probe against the weights of a constructed model, every score against its definition
+ * in double, and the choice of layers against all choices there are. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,27 +30,30 @@ static void test_ranks(void **state) {
     float rank[5];
     heads_rank(rank, x, 5);                                /* 2e-11 is rounding: as good as 0 */
     for (int i = 0; i < 5; i++) assert_true(rank[i] == want[i]);
-    const float up[] = { 1, 2, 3, 4 }, curved[] = { 1, 10, 11, 900 }, down[] = { 4, 3, 2, 1 }, flat[] = { 2, 2, 2, 2 };
+    const float up[] = { 1, 2, 3, 4 }, curved[] = { 1, 10, 11, 900 },
+                down[] = { 4, 3, 2, 1 }, flat[] = { 2, 2, 2, 2 };
     const float swapped[] = { 1, 3, 2, 4 };
     assert_true(fabs(heads_agree(up, curved, 4) - 1) < 1e-12);
     assert_true(fabs(heads_agree(up, down, 4) + 1) < 1e-12);
-    assert_true(fabs(heads_agree(up, swapped, 4) - 0.8) < 1e-12);          /* 1 - 6 * 2 / (4 * 15) */
+    assert_true(fabs(heads_agree(up, swapped, 4) - 0.8) < 1e-12);         /* 1 - 6 * 2 / (4 * 15) */
     assert_true(isnan(heads_agree(up, flat, 4)));
     assert_int_equal(heads_shared(up, curved, 4, 2), 2);
     assert_int_equal(heads_shared(up, down, 4, 2), 0);
     assert_int_equal(heads_shared(up, down, 4, 3), 2);
-    assert_int_equal(heads_shared(flat, down, 4, 1), 1);                   /* the first of equals */
+    assert_int_equal(heads_shared(flat, down, 4, 1), 1);                  /* the first of equals */
 }
 
 /* Two layers of four query heads on two KV heads, two runs. */
 static struct heads_table two_runs(void) {
-    static const float copy[2][8] = { { 0, 0.5f, 1, 0.25f, 0, 0, 0.75f, 0 }, { 0, 0.5f, 0, 0.25f, 0, 0, 0.25f, 1 } };
+    static const float copy[2][8] = { { 0, 0.5f, 1, 0.25f, 0, 0, 0.75f, 0 },
+                                      { 0, 0.5f, 0, 0.25f, 0, 0, 0.25f, 1 } };
     static const float harm[2][4] = { { 4, 3, 2, 1 }, { 4, 2, 3, 0 } };
     struct heads_table t = { .n_layers = 2, .n_heads = 4, .n_kv_heads = 2 };
     for (int r = 0; r < 2; r++) {
         struct heads_run run;
         assert_int_equal(heads_table_add(&t, &run, &err), 0);
-        for (int i = 0; i < 8; i++) assert_true(run.copy[i] == 0 && run.harm[i / 2] == 0 && run.local[i / 2] == 0);
+        for (int i = 0; i < 8; i++)
+            assert_true(run.copy[i] == 0 && run.harm[i / 2] == 0 && run.local[i / 2] == 0);
         memcpy(run.copy, copy[r], sizeof copy[r]);
         memcpy(run.harm, harm[r], sizeof harm[r]);
         for (int i = 0; i < 4; i++) run.local[i] = (float)i;
@@ -63,7 +66,7 @@ static void test_table(void **state) {
     struct heads_table t = two_runs();
     float x[4];
     heads_table_copy(&t, x);
-    const float copy[] = { 0.5f, 0.5f, 0, 0.5f };                          /* the best mean, not the mean of the best */
+    const float copy[] = { 0.5f, 0.5f, 0, 0.5f };      /* the best mean, not the mean of the best */
     assert_memory_equal(x, copy, sizeof x);
     heads_table_mean(&t, t.harm, x);
     const float harm[] = { 4, 2.5f, 2.5f, 0.5f };
@@ -78,7 +81,7 @@ static void test_table(void **state) {
     t.n_runs = 1;
     assert_true(isnan(heads_table_split_half(&t, t.harm)));
     t.n_runs = 2;
-    for (int i = 0; i < 100; i++) {                                        /* it grows, and keeps what it has */
+    for (int i = 0; i < 100; i++) {                        /* it grows, and keeps what it has */
         struct heads_run run;
         assert_int_equal(heads_table_add(&t, &run, &err), 0);
     }
@@ -112,7 +115,8 @@ static void test_files(void **state) {
     char plan[256];
     plan[fread(plan, 1, sizeof plan - 1, f)] = 0;
     fclose(f);
-    assert_string_equal(plan, "{\"alphas\": [[0, 320, 320, 320], [320, 320, 320, 0]],\n \"betas\": [[1, 0, 0, 0], [0, 0, 0, 1]]}\n");
+    assert_string_equal(plan, "{\"alphas\": [[0, 320, 320, 320], [320, 320, 320, 0]],\n"
+                              " \"betas\": [[1, 0, 0, 0], [0, 0, 0, 1]]}\n");
     assert_int_equal(heads_write_plan("/no/such/folder/x", queries, 2, 4, 0.1, 320, &err), -1);
     assert_int_equal(heads_write_json("/no/such/folder/x", &t, &err), -1);
     assert_int_equal(heads_write_tsv("/no/such/folder/x", value, 2, 2, &err), -1);
@@ -125,20 +129,23 @@ static void test_picture(void **state) {                   /* from one head to 8
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         float *v = calloc((size_t)shapes[i][0] * (size_t)shapes[i][1], sizeof *v);
         v[0] = 1;
-        const struct heads_panel p[] = { { "left", "query head", shapes[i][1], v }, { "right", "KV head", 1, v } };
-        if (heads_draw(temp_path("p.png"), "a model", shapes[i][0], p, 2, &err)) fail_msg("%s", err.msg);
+        const struct heads_panel p[] = { { "left", "query head", shapes[i][1], v },
+                                         { "right", "KV head", 1, v } };
+        if (heads_draw(temp_path("p.png"), "a model", shapes[i][0], p, 2, &err))
+            fail_msg("%s", err.msg);
         free(v);
     }
 }
 
 /* ---- sessions ---- */
 
-static struct engine proto, made;                          /* the embedded model, and a constructed one */
+static struct engine proto, made;                        /* the embedded model, a constructed one */
 
 static void engine_up(struct engine *e, const char *path) {
     struct engine_args a = ENGINE_ARGS;
     a.model = path;
-    if (engine_check(e, &a, &err) || engine_open(e, &err) || engine_load(e, &err)) fail_msg("%s", err.msg);
+    if (engine_check(e, &a, &err) || engine_open(e, &err) || engine_load(e, &err))
+        fail_msg("%s", err.msg);
 }
 
 static int engines_up(void **state) {
@@ -146,7 +153,8 @@ static int engines_up(void **state) {
     (void)state;
     snprintf(path, sizeof path, "%s", temp_path("induction.gguf"));
     const struct recipe *recipe = recipe_by_name("F16");
-    if (synth_induction(path, &(struct induction_options){ 4096, 3, 7 }, recipe, &err)) fail_msg("%s", err.msg);
+    if (synth_induction(path, &(struct induction_options){ 4096, 3, 7 }, recipe, &err))
+        fail_msg("%s", err.msg);
     engine_up(&proto, "models/needle-proto.gguf");
     engine_up(&made, path);
     return 0;
@@ -168,12 +176,15 @@ static struct session *opened(const struct engine *e, const char *mode) {
 }
 
 /* A sample of `length` tokens with its fact at `depth`. */
-static struct heads_sample sample_of(const struct engine *e, enum style style, int length, double depth, int seed, struct fact *fact) {
+static struct heads_sample sample_of(const struct engine *e, enum style style, int length,
+                                     double depth, int seed, struct fact *fact) {
     struct haystack *hay;
     struct heads_sample s;
     style_facts(style, (uint64_t)seed, fact, 1);
-    const struct planting w = { .n_tokens = length, .depth = depth, .needle = fact->statement, .question = fact->question };
-    if (haystack_open(&hay, e->tok, NULL, 0, (uint64_t)seed, &err) || heads_sample_make(&s, hay, e->tok, &w, fact->answer, &err))
+    const struct planting w = { .n_tokens = length, .depth = depth, .needle = fact->statement,
+                                .question = fact->question };
+    if (haystack_open(&hay, e->tok, NULL, 0, (uint64_t)seed, &err) ||
+        heads_sample_make(&s, hay, e->tok, &w, fact->answer, &err))
         fail_msg("%s", err.msg);
     haystack_close(hay);
     return s;
@@ -199,7 +210,7 @@ static void test_narrowed_is_duo(void **state) {
     session_truncate(s, 0);
     session_narrow(s, narrow, 20, 100);
     assert_int_equal(session_eval(s, x.ids, x.n, &err), 0);
-    assert_memory_equal(session_logits(s), session_logits(duo), n);        /* the same keys, the same bits */
+    assert_memory_equal(session_logits(s), session_logits(duo), n);   /* same keys, same bits */
     assert_memory_not_equal(session_logits(s), plain, n);
     session_truncate(s, 0);
     session_narrow(s, NULL, 0, 0);
@@ -231,8 +242,10 @@ static void test_observer(void **state) {
     assert_int_equal(session_eval(s, ids + 30, 1, &err), 0);
     assert_int_equal(log.n, 8);
     for (int i = 0; i < 8; i++)
-        if (log.layer[i] != i % 4 || log.pos[i] != (i < 4 ? 0 : 30) || log.tokens[i] != (i < 4 ? 30 : 1))
-            fail_msg("call %d: layer %d, %d tokens at %d", i, log.layer[i], log.tokens[i], log.pos[i]);
+        if (log.layer[i] != i % 4 || log.pos[i] != (i < 4 ? 0 : 30) ||
+            log.tokens[i] != (i < 4 ? 30 : 1))
+            fail_msg("call %d: layer %d, %d tokens at %d", i, log.layer[i], log.tokens[i],
+                     log.pos[i]);
     assert_true(log.q != 0);
     session_observe(s, NULL, NULL);
     assert_int_equal(session_eval(s, ids + 31, 1, &err), 0);
@@ -243,7 +256,8 @@ static void test_observer(void **state) {
 static void test_sample(void **state) {
     (void)state;
     const struct { const struct engine *e; enum style style; } all[] = {
-        { &proto, STYLE_STORY }, { &proto, STYLE_RULER }, { &made, STYLE_COPY }, { &made, STYLE_RULER },
+        { &proto, STYLE_STORY }, { &proto, STYLE_RULER },
+        { &made, STYLE_COPY }, { &made, STYLE_RULER },
     };
     for (int i = 0; i < 4; i++)
         for (int seed = 1; seed <= 20; seed++) {
@@ -252,14 +266,18 @@ static void test_sample(void **state) {
             struct tok_stream stream = { .started = true };
             char text[4096];
             size_t n = 0;
-            for (int t = 0; t < s.n_answer; t++) n += tok_decode(all[i].e->tok, &stream, s.ids[s.answer + t], false, text + n);
+            for (int t = 0; t < s.n_answer; t++)
+                n += tok_decode(all[i].e->tok, &stream, s.ids[s.answer + t], false, text + n);
             text[n] = 0;
             /* The answer, with its space in front and at most the full stop behind it. */
             const char *at = strstr(text, fact.answer);
-            if (!at || at - text > 1 || strlen(at) > strlen(fact.answer) + 1) fail_msg("'%s' for '%s'", text, fact.answer);
+            if (!at || at - text > 1 || strlen(at) > strlen(fact.answer) + 1)
+                fail_msg("'%s' for '%s'", text, fact.answer);
             assert_true(s.n <= 400 && s.n == s.prompt + s.n_answer - 1);
-            assert_true(s.answer >= s.needle && s.answer + s.n_answer <= s.needle + s.n_needle && s.needle + s.n_needle <= s.tail);
-            assert_memory_equal(s.ids + s.prompt, s.ids + s.answer, ((size_t)s.n_answer - 1) * sizeof *s.ids);
+            assert_true(s.answer >= s.needle && s.answer + s.n_answer <= s.needle + s.n_needle &&
+                        s.needle + s.n_needle <= s.tail);
+            assert_memory_equal(s.ids + s.prompt, s.ids + s.answer,
+                                ((size_t)s.n_answer - 1) * sizeof *s.ids);
             heads_sample_free(&s);
         }
     struct haystack *hay;
@@ -285,25 +303,31 @@ static void test_constructed(void **state) {
     struct fact fact;
     assert_int_equal(made.model->c.n_layers, 4);
     if (heads_probe_open(&p, made.model, s, &o, &err)) fail_msg("%s", err.msg);
-    for (int run = 0; run < 4; run++) {                    /* the last is the first again, behind others */
-        struct heads_sample x = sample_of(&made, STYLE_COPY, 400 + run % 3 * 100, 30 + 10 * (run % 3), 1 + run % 3, &fact);
+    for (int run = 0; run < 4; run++) {             /* the last is the first again, behind others */
+        struct heads_sample x = sample_of(&made, STYLE_COPY, 400 + run % 3 * 100,
+                                          30 + 10 * (run % 3), 1 + run % 3, &fact);
         if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, made.model, &x, copy, &err) ||
-            heads_local(p, made.model, s, &x, o.sink, o.recent, local, &err) || heads_probe_ablate(p, 1, harm, &err) ||
-            heads_probe_ablate(p, 2, layers, &err))
+            heads_local(p, made.model, s, &x, o.sink, o.recent, local, &err) ||
+            heads_probe_ablate(p, 1, harm, &err) || heads_probe_ablate(p, 2, layers, &err))
             fail_msg("%s", err.msg);
         assert_int_equal(tail.right, x.n_answer);
         assert_true(tail.log_prob > -0.01 && tail.log_prob <= 0);
-        for (int l = 0; l < 4; l++)                        /* query heads 0, 1 of layers 1 to 3 look up, nobody else */
+        for (int l = 0; l < 4; l++)     /* query heads 0, 1 of layers 1 to 3 look up, nobody else */
             for (int h = 0; h < 4; h++)
-                if (fabs(copy[l * 4 + h] - (l > 0 && h < 2)) > 1e-6) fail_msg("run %d, head %d-%d copies %g", run, l, h, copy[l * 4 + h]);
+                if (fabs(copy[l * 4 + h] - (l > 0 && h < 2)) > 1e-6)
+                    fail_msg("run %d, head %d-%d copies %g", run, l, h, copy[l * 4 + h]);
         for (int i = 0; i < 8; i++)
-            if (i >= 2 && i % 2 == 0 ? harm[i] < 1e-3 : harm[i] > 1e-6) fail_msg("run %d, KV head %d-%d: harm %g", run, i / 2, i % 2, harm[i]);
+            if (i >= 2 && i % 2 == 0 ? harm[i] < 1e-3 : harm[i] > 1e-6)
+                fail_msg("run %d, KV head %d-%d: harm %g", run, i / 2, i % 2, harm[i]);
         for (int i = 0; i < 8; i++)
-            if (i >= 2 && i % 2 == 0 ? local[i] < 1e-3 : local[i] > 1e-6) fail_msg("run %d, KV head %d-%d: local %g", run, i / 2, i % 2, local[i]);
-        for (int l = 0; l < 4; l++)                        /* a layer's harm is that of its one look-up */
-            if (fabsf(layers[l] - harm[2 * l]) > 1e-5f * harm[2 * l] + 1e-6f) fail_msg("layer %d: harm %g, its head %g", l, layers[l], harm[2 * l]);
+            if (i >= 2 && i % 2 == 0 ? local[i] < 1e-3 : local[i] > 1e-6)
+                fail_msg("run %d, KV head %d-%d: local %g", run, i / 2, i % 2, local[i]);
+        for (int l = 0; l < 4; l++)                 /* a layer's harm is that of its one look-up */
+            if (fabsf(layers[l] - harm[2 * l]) > 1e-5f * harm[2 * l] + 1e-6f)
+                fail_msg("layer %d: harm %g, its head %g", l, layers[l], harm[2 * l]);
         if (run == 0) memcpy(first, copy, sizeof first);
-        /* Any one look-up that sees only the window loses the fact; all the local heads together do not. */
+        /* Any one look-up that sees only the window loses the fact;
+         * all the local heads together do not. */
         for (int i = 2; i < 8; i += 2) {
             unsigned char narrow[8] = { 0 };
             narrow[i] = 1;
@@ -331,7 +355,8 @@ static void look_again(void *ctx, const struct attn_call *c) {
     for (int i = 0; i < x->n_answer; i++)
         for (int h = 0; h < 4; h++) {
             const int p = x->prompt - 1 + i;
-            const float *q = c->q + ((size_t)(p - c->pos) * 4 + (size_t)h) * (size_t)proto.model->c.k_dim;
+            const float *q = c->q +
+                             ((size_t)(p - c->pos) * 4 + (size_t)h) * (size_t)proto.model->c.k_dim;
             double best = -INFINITY;
             int at = -1;
             for (int j = 0; j <= p; j++) {
@@ -340,7 +365,8 @@ static void look_again(void *ctx, const struct attn_call *c) {
                 for (int d = 0; d < proto.model->c.k_dim; d++) dot += (double)k[d] * q[d];
                 if (dot > best) best = dot, at = j;
             }
-            if (at >= x->needle && at < x->needle + x->n_needle && x->ids[at] == x->ids[x->answer + i])
+            if (at >= x->needle && at < x->needle + x->n_needle &&
+                x->ids[at] == x->ids[x->answer + i])
                 w->copy[c->layer * 4 + h] += 1.0f / x->n_answer;
         }
 }
@@ -356,13 +382,15 @@ static void test_copy_score(void **state) {
     for (int seed = 2; seed < 6; seed++) {
         struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, seed, &fact);
         float copy[16], want[16] = { 0 };
-        if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, proto.model, &x, copy, &err)) fail_msg("%s", err.msg);
+        if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, proto.model, &x, copy, &err))
+            fail_msg("%s", err.msg);
         session_truncate(s, x.tail);
         session_observe(s, look_again, &(struct naive){ &x, want });
         assert_int_equal(session_eval_rows(s, x.ids + x.tail, x.n - x.tail, &err), 0);
         session_observe(s, NULL, NULL);
         for (int i = 0; i < 16; i++)
-            if (fabsf(copy[i] - want[i]) > 1e-6) fail_msg("seed %d, head %d-%d: %g, not %g", seed, i / 4, i % 4, copy[i], want[i]);
+            if (fabsf(copy[i] - want[i]) > 1e-6)
+                fail_msg("seed %d, head %d-%d: %g, not %g", seed, i / 4, i % 4, copy[i], want[i]);
         heads_sample_free(&x);
     }
     heads_probe_close(p);
@@ -371,10 +399,16 @@ static void test_copy_score(void **state) {
 
 /* ---- the local harm: what heads of the embedded model gather from far away, in double ---- */
 
-struct gathering { struct session *s; const struct heads_sample *x; int sink, recent; double local[8]; };
+struct gathering {
+    struct session *s;
+    const struct heads_sample *x;
+    int sink, recent;
+    double local[8];
+};
 
 /* The probability a query head gives each of the keys 0..p that lie near, or all of them. */
-static void weights(const struct attn_call *c, const struct model_config *m, int h, int p, bool near, int sink, int recent, double *w) {
+static void weights(const struct attn_call *c, const struct model_config *m, int h, int p,
+                    bool near, int sink, int recent, double *w) {
     const float *q = c->q + ((size_t)(p - c->pos) * m->n_heads + (size_t)h) * (size_t)m->k_dim;
     float k[256];
     double sum = 0, top = -INFINITY;
@@ -393,7 +427,8 @@ static void gather_again(void *ctx, const struct attn_call *c) {
     struct gathering *t = ctx;
     const struct model_config *m = &proto.model->c;
     const int group = m->n_heads / m->n_kv_heads, wide = m->n_heads * m->v_dim;
-    double *all = malloc(sizeof *all * 1024), *near = malloc(sizeof *near * 1024), *apart = malloc(sizeof *apart * (size_t)wide);
+    double *all = malloc(sizeof *all * 1024), *near = malloc(sizeof *near * 1024),
+           *apart = malloc(sizeof *apart * (size_t)wide);
     float v[256], *row = malloc(sizeof *row * (size_t)wide);
     for (int i = 0; i < t->x->n_answer; i++) {
         const int p = t->x->prompt - 1 + i;
@@ -406,14 +441,17 @@ static void gather_again(void *ctx, const struct attn_call *c) {
             weights(c, m, h, p, true, t->sink, t->recent, near);
             for (int j = 0; j <= p; j++) {
                 kv_read(c->kv, c->layer, h / group, j, NULL, v);
-                for (int d = 0; d < m->v_dim; d++) apart[h * m->v_dim + d] += (all[j] - near[j]) * v[d];
+                for (int d = 0; d < m->v_dim; d++)
+                    apart[h * m->v_dim + d] += (all[j] - near[j]) * v[d];
             }
         }
-        for (int r = 0; r < m->n_embd; r++) {              /* a row of Wo meets what each KV head's group gathered */
+        /* A row of Wo meets what each KV head's group gathered. */
+        for (int r = 0; r < m->n_embd; r++) {
             matrix_row(&proto.model->layers[c->layer].wo, r, row);
             for (int g = 0; g < m->n_kv_heads; g++) {
                 double sum = 0;
-                for (int d = g * group * m->v_dim; d < (g + 1) * group * m->v_dim; d++) sum += row[d] * apart[d];
+                for (int d = g * group * m->v_dim; d < (g + 1) * group * m->v_dim; d++)
+                    sum += row[d] * apart[d];
                 t->local[c->layer * m->n_kv_heads + g] += sum * sum / size / t->x->n_answer;
             }
         }
@@ -432,10 +470,12 @@ static void test_local(void **state) {
     struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, 3, &fact);
     struct gathering want = { .s = s, .x = &x, .sink = o.sink, .recent = o.recent };
     if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err) ||
-        heads_local(p, proto.model, s, &x, o.sink, o.recent, local, &err) || heads_probe_watch(p, gather_again, &want, &err))
+        heads_local(p, proto.model, s, &x, o.sink, o.recent, local, &err) ||
+        heads_probe_watch(p, gather_again, &want, &err))
         fail_msg("%s", err.msg);
     for (int i = 0; i < 8; i++)
-        if (fabs(local[i] - want.local[i]) > 1e-4 * want.local[i] + 1e-9) fail_msg("KV head %d-%d: %g, not %g", i / 2, i % 2, local[i], want.local[i]);
+        if (fabs(local[i] - want.local[i]) > 1e-4 * want.local[i] + 1e-9)
+            fail_msg("KV head %d-%d: %g, not %g", i / 2, i % 2, local[i], want.local[i]);
     assert_true(local[4] + local[5] > 10 * (local[0] + local[1]));         /* layer 2 fetches */
     heads_probe_close(p);
     session_close(s);
@@ -461,7 +501,8 @@ static void compare_again(void *ctx, const struct attn_call *c) {
         memset(mean, 0, sizeof mean), memset(peak, 0, sizeof peak);
         for (int h = 0; h < m->n_heads; h++) {
             weights(c, m, h, p, false, 0, 0, w);
-            for (int j = 0; j <= p; j++) mean[j / 16] += w[j] / m->n_heads, peak[j] = fmax(peak[j], w[j]);
+            for (int j = 0; j <= p; j++)
+                mean[j / 16] += w[j] / m->n_heads, peak[j] = fmax(peak[j], w[j]);
         }
         for (int u = 0; u < pages; u++) mass[u] = (float)mean[u];
         assert_int_equal(delta_choose(best, mass, pages, s, scratch), 12);
@@ -470,7 +511,8 @@ static void compare_again(void *ctx, const struct attn_call *c) {
         delta_choose(own, mass, pages, s, scratch);
         if (c->layer == 0) t->rows++;
         for (int u = 1; u < pages - s->recent; u++) t->far[c->layer] += mean[u];
-        for (int k = 0; k < 12; k++) t->best[c->layer] += best[k] >= 1 && best[k] < pages - s->recent ? mean[best[k]] : 0;
+        for (int k = 0; k < 12; k++)
+            t->best[c->layer] += best[k] >= 1 && best[k] < pages - s->recent ? mean[best[k]] : 0;
         for (int i = 0; i <= c->layer; i++) {
             double all = 0, far = 0;
             for (int k = 0; k < 12; k++) {
@@ -490,7 +532,8 @@ static void test_lists(void **state) {
     static struct comparing want;
     struct heads_sample x = sample_of(&proto, STYLE_STORY, 700, 20, 3, &fact);
     if (heads_delta_open(&d, proto.model, &delta_share, 1024, &err)) fail_msg("%s", err.msg);
-    const int early = 2 * 12 * 16, late = DELTA_FROM - 5;  /* at `early` tokens there are 24 pages: too little choice */
+    /* At `early` tokens there are 24 pages: too little choice. */
+    const int early = 2 * 12 * 16, late = DELTA_FROM - 5;
     assert_int_equal(session_eval(s, x.ids, early - 20, &err), 0);
     session_observe(s, heads_delta_observe, d);
     assert_int_equal(session_eval_rows(s, x.ids + early - 20, 20, &err), 0);
@@ -507,12 +550,16 @@ static void test_lists(void **state) {
     assert_int_equal(got->rows, 4);                        /* 590 593 596 599 */
     assert_int_equal(want.rows, 4);
     for (int j = 0; j < 4; j++) {
-        assert_true(fabs(got->far[j] - want.far[j]) < 1e-4 && fabs(got->best[j] - want.best[j]) < 1e-4 && got->best[j] > 0);
+        assert_true(fabs(got->far[j] - want.far[j]) < 1e-4 &&
+                    fabs(got->best[j] - want.best[j]) < 1e-4 && got->best[j] > 0);
         for (int i = 0; i <= j; i++)
-            if (fabs(got->lost[i * 4 + j] - want.lost[i * 4 + j]) > 1e-4 || fabs(got->held[i * 4 + j] - want.held[i * 4 + j]) > 1e-4)
-                fail_msg("layer %d with the list of %d: %g and %g, not %g and %g", j, i, got->lost[i * 4 + j], got->held[i * 4 + j],
-                         want.lost[i * 4 + j], want.held[i * 4 + j]);
-        assert_true(got->held[j * 4 + j] <= got->best[j] + 1e-9 && got->best[j] <= got->far[j] + 1e-9);
+            if (fabs(got->lost[i * 4 + j] - want.lost[i * 4 + j]) > 1e-4 ||
+                fabs(got->held[i * 4 + j] - want.held[i * 4 + j]) > 1e-4)
+                fail_msg("layer %d with the list of %d: %g and %g, not %g and %g", j, i,
+                         got->lost[i * 4 + j], got->held[i * 4 + j], want.lost[i * 4 + j],
+                         want.held[i * 4 + j]);
+        assert_true(got->held[j * 4 + j] <= got->best[j] + 1e-9 &&
+                    got->best[j] <= got->far[j] + 1e-9);
     }
     heads_delta_close(d);
     session_close(s);
@@ -538,17 +585,22 @@ static void test_layers(void **state) {
         double recall[81], weight[9], kept[9], all = 0;
         unsigned char full[81];
         for (int i = 0; i < n * n; i++) recall[i] = rand_below(&rng, 1000) / 1000.0;
-        for (int i = 0; i < n; i++) all += weight[i] = rand_below(&rng, 4) ? rand_below(&rng, 1000) / 100.0 : 0;
+        for (int i = 0; i < n; i++)
+            all += weight[i] = rand_below(&rng, 4) ? rand_below(&rng, 1000) / 100.0 : 0;
         assert_int_equal(heads_layers(full, kept, recall, weight, n, &err), 0);
         for (int f = 1; f <= n; f++) {
             double best = 0;
             unsigned own = 0;
             for (int i = 0; i < n; i++) own |= (unsigned)full[(f - 1) * n + i] << i;
             for (unsigned set = 1; set < 1u << n; set += 2)
-                if (__builtin_popcount(set) == f) best = fmax(best, keep_of(set, recall, weight, n));
-            if (!(own & 1) || __builtin_popcount(own) != f) fail_msg("%d layers of %d: set %x", f, n, own);
-            if (fabs(keep_of(own, recall, weight, n) - best) > 1e-9 || fabs(kept[f - 1] - (all > 0 ? best / all : 1)) > 1e-9)
-                fail_msg("%d layers of %d: %x keeps %g, said %g, the best %g of %g", f, n, own, keep_of(own, recall, weight, n), kept[f - 1], best, all);
+                if (__builtin_popcount(set) == f)
+                    best = fmax(best, keep_of(set, recall, weight, n));
+            if (!(own & 1) || __builtin_popcount(own) != f)
+                fail_msg("%d layers of %d: set %x", f, n, own);
+            if (fabs(keep_of(own, recall, weight, n) - best) > 1e-9 ||
+                fabs(kept[f - 1] - (all > 0 ? best / all : 1)) > 1e-9)
+                fail_msg("%d layers of %d: %x keeps %g, said %g, the best %g of %g", f, n, own,
+                         keep_of(own, recall, weight, n), kept[f - 1], best, all);
         }
     }
     char text[64];
@@ -566,7 +618,8 @@ static void test_layers(void **state) {
         assert_int_equal(delta_choose(page, mass, n, &delta_share, scratch), n);
         for (int i = 0; i < n; i++) assert_int_equal(page[i], i);
     }
-    assert_int_equal(delta_choose(page, mass, 13, &delta_share, scratch), 12);     /* the least of those between goes */
+    /* The least of those between goes. */
+    assert_int_equal(delta_choose(page, mass, 13, &delta_share, scratch), 12);
     for (int i = 0; i < 12; i++) assert_int_equal(page[i], i ? i + 1 : 0);
 }
 
@@ -589,12 +642,14 @@ static void test_interrupted(void **state) {
     (void)state;
     struct session *s = opened(&proto, "full");
     struct heads_probe *p = NULL;
-    const struct heads_probe_options o = { .sink = 16, .recent = 64, .stop = &stop, .progress = stop_soon };
+    const struct heads_probe_options o = { .sink = 16, .recent = 64, .stop = &stop,
+                                           .progress = stop_soon };
     struct heads_tail tail;
     struct fact fact;
     float harm[8];
     struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, 1, &fact);
-    if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err)) fail_msg("%s", err.msg);
+    if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err))
+        fail_msg("%s", err.msg);
     assert_int_equal(heads_probe_ablate(p, 1, harm, &err), -1);
     assert_string_equal(err.msg, "interrupted");
     heads_probe_close(p);

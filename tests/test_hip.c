@@ -1,9 +1,10 @@
-/* Mode hip through the cache: which keys each query reads, against the method written down plainly; what must not
- * change a bit.
+/* Mode hip through the cache: which keys each query reads,
+ * against the method written down plainly; what must not change a bit.
  *
- * Not here, because the mode has no such thing: packing the selected keys into new positions (RoPE beyond the trained
- * length; stream,rope=cache and s2 test turned queries), and attending the end of a prompt in full, which the authors'
- * correction does and ours leaves to --attn-decode full. What is lost on a real text: test_story.c. */
+ * Not here, because the mode has no such thing: packing the selected keys into new positions (RoPE
+ * beyond the trained length; stream,rope=cache and s2 test turned queries), and attending the end
+ * of a prompt in full, which the authors' correction does and ours leaves to --attn-decode full.
+ * What is lost on a real text: test_story.c. */
 #include "tests/common/attend.h"
 #include "tests/common/check.h"
 #include "tests/common/tiny.h"
@@ -19,12 +20,14 @@ static void each_set(void (*f)(const struct kernels *)) {
     for (char *name = strtok(names, " "); name; name = strtok(NULL, " ")) f(kernels_pick(name));
 }
 
-/* A problem whose output shows what was read: value j is the j-th unit vector. Small whole numbers for q and k, so that
- * scores are exact in any order of summation. */
-static struct problem probe_new(int n, int n_heads, int n_kv_heads, int k_dim, enum dtype type, uint64_t seed) {
+/* A problem whose output shows what was read: value j is the j-th unit vector. Small whole numbers
+ * for q and k, so that scores are exact in any order of summation. */
+static struct problem probe_new(int n, int n_heads, int n_kv_heads, int k_dim, enum dtype type,
+                                uint64_t seed) {
     struct problem p = problem_new(n, n_heads, n_kv_heads, k_dim, n, type, DT_F32);
     for (size_t i = 0; i < (size_t)n * n_heads * k_dim; i++) p.q[i] = (float)(noise(&seed) % 5) - 2;
-    for (size_t i = 0; i < (size_t)n * n_kv_heads * k_dim; i++) p.k[i] = (float)(noise(&seed) % 7) - 3;
+    for (size_t i = 0; i < (size_t)n * n_kv_heads * k_dim; i++)
+        p.k[i] = (float)(noise(&seed) % 7) - 3;
     for (int t = 0; t < n; t++)
         for (int g = 0; g < n_kv_heads; g++)
             for (int i = 0; i < n; i++) p.v[((size_t)t * n_kv_heads + g) * n + i] = i == t;
@@ -41,13 +44,17 @@ struct method {
 
 static const char *method_text(const struct method *m) {
     static char text[512];
-    int n = snprintf(text, sizeof text, "hip,dense=0,until=%d,window=%d,sink=%d,bq=%d,owner=%s", m->until, m->window, m->sink,
-                     m->bq, m->owner == 'k' ? "kv" : m->owner == 'q' ? "q" : "layer");
+    int n = snprintf(text, sizeof text, "hip,dense=0,until=%d,window=%d,sink=%d,bq=%d,owner=%s",
+                     m->until, m->window, m->sink, m->bq,
+                     m->owner == 'k' ? "kv" : m->owner == 'q' ? "q" : "layer");
     if (m->stages == 1)
-        snprintf(text + n, sizeof text - (size_t)n, ",k=%d,bk=%d,sk=%d,sq=%d,refresh=%d", m->k, m->bk, m->sk, m->sq, m->refresh);
+        snprintf(text + n, sizeof text - (size_t)n, ",k=%d,bk=%d,sk=%d,sq=%d,refresh=%d", m->k,
+                 m->bk, m->sk, m->sq, m->refresh);
     else
-        snprintf(text + n, sizeof text - (size_t)n, ",stages=3,chunk=%d:%d:%d,keep=%d:%d:%d,every=%d:%d:%d", m->chunk[0],
-                 m->chunk[1], m->chunk[2], m->keep[0], m->keep[1], m->keep[2], m->every[0], m->every[1], m->every[2]);
+        snprintf(text + n, sizeof text - (size_t)n,
+                 ",stages=3,chunk=%d:%d:%d,keep=%d:%d:%d,every=%d:%d:%d",
+                 m->chunk[0], m->chunk[1], m->chunk[2], m->keep[0], m->keep[1], m->keep[2],
+                 m->every[0], m->every[1], m->every[2]);
     return text;
 }
 
@@ -59,15 +66,19 @@ static int owns(const struct problem *p, char owner, int asking, int head) {
 /* Score of key j for the mean of the queries from..to of one head. */
 static double dot(const struct problem *p, int from, int to, int head, int j) {
     const struct attn_shape *s = &p->shape;
-    const float *k = p->k + ((size_t)j * s->n_kv_heads + (size_t)head / (size_t)(s->n_heads / s->n_kv_heads)) * s->k_dim;
+    const float *k = p->k + ((size_t)j * s->n_kv_heads +
+                             (size_t)head / (size_t)(s->n_heads / s->n_kv_heads)) * s->k_dim;
     double sum = 0;
     for (int t = from; t <= to; t++)
-        for (int i = 0; i < s->k_dim; i++) sum += p->q[((size_t)t * s->n_heads + head) * s->k_dim + i] * k[i];
+        for (int i = 0; i < s->k_dim; i++)
+            sum += p->q[((size_t)t * s->n_heads + head) * s->k_dim + i] * k[i];
     return sum / (to - from + 1);
 }
 
-/* The best score any sample of the block p0..p1 gives key j: of every stride queries the last, or their mean. */
-static double worth(const struct problem *p, const struct method *m, int asking, int p0, int p1, int stride, int pool, int j) {
+/* The best score any sample of the block p0..p1 gives key j:
+ * of every stride queries the last, or their mean. */
+static double worth(const struct problem *p, const struct method *m, int asking, int p0, int p1,
+                    int stride, int pool, int j) {
     double best = -INFINITY;
     for (int h = 0; h < p->shape.n_heads; h++) {
         if (!owns(p, m->owner, asking, h)) continue;
@@ -98,8 +109,10 @@ static int prune(struct branch *b, int n, int keep) {
 }
 
 /* Marks in seen[] the keys a search for queries p0..p1 selects. */
-static void beam(char *seen, const struct problem *p, const struct method *m, int asking, int p0, int p1) {
-    const int end = p1 - m->window + 1, all = end - m->sink, n = (all + m->bk - 1) / m->bk, width = m->k / m->bk;
+static void beam(char *seen, const struct problem *p, const struct method *m, int asking,
+                 int p0, int p1) {
+    const int end = p1 - m->window + 1, all = end - m->sink,
+              n = (all + m->bk - 1) / m->bk, width = m->k / m->bk;
     if (all <= 0) return;
     struct branch b[512], next[512];
     int count = n < width ? n : width, longest = 0;
@@ -118,7 +131,8 @@ static void beam(char *seen, const struct problem *p, const struct method *m, in
             const int from = m->sink + (next[i].start + next[i].count / 2) * m->bk;
             next[i].score = -INFINITY;
             for (int x = m->sk - 1; x < m->bk && from + x < end; x += m->sk)
-                next[i].score = fmax(next[i].score, worth(p, m, asking, p0, p1, m->sq, 0, from + x));
+                next[i].score = fmax(next[i].score,
+                                     worth(p, m, asking, p0, p1, m->sq, 0, from + x));
         }
         count = prune(next, c, width);
         memcpy(b, next, (size_t)count * sizeof *b);
@@ -126,22 +140,27 @@ static void beam(char *seen, const struct problem *p, const struct method *m, in
         for (int i = 0; i < count; i++) if (b[i].count > longest) longest = b[i].count;
     }
     for (int i = 0; i < count; i++)
-        for (int j = m->sink + b[i].start * m->bk; j < m->sink + (b[i].start + 1) * m->bk && j < end; j++) seen[j] = 1;
+        for (int j = m->sink + b[i].start * m->bk;
+             j < m->sink + (b[i].start + 1) * m->bk && j < end; j++)
+            seen[j] = 1;
 }
 
 /* Stages first.. of the chain; lefts[] holds what each stage kept. */
 struct chain { int left[3][256], n[3]; };
 
-static void chain_search(struct chain *c, const struct problem *p, const struct method *m, int asking, int p0, int p1, int first) {
+static void chain_search(struct chain *c, const struct problem *p, const struct method *m,
+                         int asking, int p0, int p1, int first) {
     static const int stride[3] = { 4, 4, 1 };
     for (int s = first; s < 3; s++) {
         static struct branch b[4096];
         int n = 0;
         if (!s)
-            for (int l = m->sink; l <= p0 - (m->window - m->chunk[0]); l += m->chunk[0]) b[n++].start = l;
+            for (int l = m->sink; l <= p0 - (m->window - m->chunk[0]); l += m->chunk[0])
+                b[n++].start = l;
         else
             for (int i = 0; i < c->n[s - 1]; i++)
-                for (int l = 0; l < m->chunk[s - 1]; l += m->chunk[s]) b[n++].start = c->left[s - 1][i] + l;
+                for (int l = 0; l < m->chunk[s - 1]; l += m->chunk[s])
+                    b[n++].start = c->left[s - 1][i] + l;
         for (int i = 0; i < n; i++) {
             int lo = b[i].start, hi = lo + m->chunk[s];
             b[i].score = -INFINITY;
@@ -161,25 +180,29 @@ static void chain_search(struct chain *c, const struct problem *p, const struct 
 /* What of the decode path is remembered for one asking head. */
 struct memory { char *seen; struct chain chain; int searched; };
 
-/* Everything query t reads, if its block is p0..p1 (decoding: p0 == p1 == t, and `due` says which stages search). */
-static void reads(char *seen, struct memory *mem, const struct problem *p, const struct method *m, int asking, int t, int p0,
-                  int p1, int due) {
+/* Everything query t reads, if its block is p0..p1 (decoding:
+ * p0 == p1 == t, and `due` says which stages search). */
+static void reads(char *seen, struct memory *mem, const struct problem *p, const struct method *m,
+                  int asking, int t, int p0, int p1, int due) {
     if (due < 3) {
         memset(mem->seen, 0, (size_t)p->n);
         mem->searched = p0;
         if (m->stages == 1) beam(mem->seen, p, m, asking, p0, p1);
         else {
             chain_search(&mem->chain, p, m, asking, p0, p1, due);
-            for (int i = 0; i < mem->chain.n[2]; i++) memset(mem->seen + mem->chain.left[2][i], 1, (size_t)m->chunk[2]);
+            for (int i = 0; i < mem->chain.n[2]; i++)
+                memset(mem->seen + mem->chain.left[2][i], 1, (size_t)m->chunk[2]);
         }
     }
     for (int j = 0; j < p->n; j++)
-        seen[j] = j <= t && (j < m->sink || j > t - m->window - (p0 - mem->searched) || mem->seen[j]);
+        seen[j] = j <= t && (j < m->sink || j > t - m->window - (p0 - mem->searched) ||
+                             mem->seen[j]);
 }
 
-/* Compares what the output shows to have been read with what should be. Tokens below `prefill` come in chunks, the others
- * one by one. */
-static void check_reads(const struct problem *p, const struct method *m, const struct kernels *k, int prefill, int chunk) {
+/* Compares what the output shows to have been read with what should be.
+ * Tokens below `prefill` come in chunks, the others one by one. */
+static void check_reads(const struct problem *p, const struct method *m, const struct kernels *k,
+                        int prefill, int chunk) {
     const int n = p->n, heads = p->shape.n_heads;
     float *out = malloc((size_t)n * heads * n * sizeof *out);
     char *seen = malloc((size_t)n);
@@ -187,11 +210,13 @@ static void check_reads(const struct problem *p, const struct method *m, const s
     uint64_t want_keys = 0, keys, rows;
     struct pair s = pair_open(p, method_text(m), k, chunk);
     for (int h = 0; h < heads; h++) mem[h].seen = calloc(1, (size_t)n + 4096);
-    for (int pos = 0; pos < prefill; pos += chunk) pair_feed(s, p, pos, prefill - pos < chunk ? prefill - pos : chunk, out);
+    for (int pos = 0; pos < prefill; pos += chunk)
+        pair_feed(s, p, pos, prefill - pos < chunk ? prefill - pos : chunk, out);
     for (int pos = prefill; pos < n; pos++) pair_feed(s, p, pos, 1, out);
     for (int t = 0; t < n; t++)
         for (int h = 0; h < heads; h++) {
-            const int call = t / chunk * chunk, next = call + chunk < prefill ? call + chunk : prefill;
+            const int call = t / chunk * chunk,
+                      next = call + chunk < prefill ? call + chunk : prefill;
             int p0 = t / m->bq * m->bq, p1 = p0 + m->bq - 1, due = 0;
             if (p0 < call) p0 = call;
             if (p1 >= next) p1 = next - 1;
@@ -206,8 +231,9 @@ static void check_reads(const struct problem *p, const struct method *m, const s
                 if (call_end <= m->until) seen[j] = j <= t;
                 want_keys += (uint64_t)seen[j];
                 if ((out[((size_t)t * heads + h) * n + j] > 0) != seen[j])
-                    fail_msg("%s, %s, %d then one by one, by %d: query %d of head %d %s key %d", k->name, method_text(m), prefill,
-                             chunk, t, h, seen[j] ? "misses" : "reads", j);
+                    fail_msg("%s, %s, %d then one by one, by %d: query %d of head %d %s key %d",
+                             k->name, method_text(m), prefill, chunk, t, h,
+                             seen[j] ? "misses" : "reads", j);
             }
         }
     attn_counters(s.attn, &keys, &rows);
@@ -228,15 +254,19 @@ static void all_reads(const struct kernels *k) {
         { 1, 15, 33, 0, 3, 2, 32, 32, 7, 0, .owner = 'l' },
         { 1, 8, 16, 8, 1, 1, 1, 1, 1, 100, .owner = 'k' },
         { 1, 64, 16, 1, 32, 3, 16, 5, 3, 0, .owner = 'q' },
-        { .stages = 3, .window = 40, .sink = 8, .bq = 16, .chunk = { 16, 8, 4 }, .keep = { 96, 40, 16 }, .every = { 8, 4, 2 }, .owner = 'k' },
-        { .stages = 3, .window = 64, .sink = 5, .bq = 32, .chunk = { 32, 4, 2 }, .keep = { 64, 64, 12 }, .every = { 12, 4, 3 }, .owner = 'q' },
-        { .stages = 3, .window = 33, .sink = 0, .bq = 8, .chunk = { 8, 8, 8 }, .keep = { 80, 40, 24 }, .every = { 8, 6, 1 }, .owner = 'l' },
+        { .stages = 3, .window = 40, .sink = 8, .bq = 16, .chunk = { 16, 8, 4 },
+          .keep = { 96, 40, 16 }, .every = { 8, 4, 2 }, .owner = 'k' },
+        { .stages = 3, .window = 64, .sink = 5, .bq = 32, .chunk = { 32, 4, 2 },
+          .keep = { 64, 64, 12 }, .every = { 12, 4, 3 }, .owner = 'q' },
+        { .stages = 3, .window = 33, .sink = 0, .bq = 8, .chunk = { 8, 8, 8 },
+          .keep = { 80, 40, 24 }, .every = { 8, 6, 1 }, .owner = 'l' },
     };
     const int few = !strcmp(k->name, "scalar");
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         const enum dtype type = i % 3 == 1 ? DT_F16 : i % 3 ? DT_BF16 : DT_F32;
         /* No block's rest is three queries long: a mean over three would not be exact. */
-        struct problem p = probe_new(202, 4, 2, 8, type, i + 1), one = probe_new(160, 3, 1, 12, DT_F32, i + 99);
+        struct problem p = probe_new(202, 4, 2, 8, type, i + 1),
+                       one = probe_new(160, 3, 1, 12, DT_F32, i + 99);
         check_reads(&p, &methods[i], k, 202, methods[i].bq * 2);
         if (!few) check_reads(&p, &methods[i], k, 130, 202);
         check_reads(&p, &methods[i], k, 0, 1);
@@ -250,8 +280,10 @@ static void test_reads_what_the_method_says(void **state) { (void)state; each_se
 
 /* ---- What must be the same ---- */
 
-static void expect_same(const struct problem *p, const char *a, const char *b, int chunk, int from) {
-    float *x = problem_run(p, a, kernels_pick(NULL), chunk), *y = problem_run(p, b, kernels_pick(NULL), chunk);
+static void expect_same(const struct problem *p, const char *a, const char *b, int chunk,
+                        int from) {
+    float *x = problem_run(p, a, kernels_pick(NULL), chunk),
+          *y = problem_run(p, b, kernels_pick(NULL), chunk);
     const size_t width = (size_t)p->shape.n_heads * p->shape.v_dim;
     if (memcmp(x + from * width, y + from * width, ((size_t)p->n - from) * width * sizeof *x))
         fail_msg("%d tokens by %d: %s is not %s", p->n, chunk, a, b);
@@ -263,17 +295,21 @@ static void expect_same(const struct problem *p, const char *a, const char *b, i
 static void test_everything_selected_is_full(void **state) {
     (void)state;
     static const char *const enough[] = {
-        "hip,dense=0,until=0,k=512,bk=2", "hip,dense=0,until=0,k=16,bk=2,window=400", "hip,dense=0,until=0,k=640,bk=16,owner=q",
-        "hip,dense=0,until=0,k=399,bk=3,owner=layer,sink=0,window=64", "hip,dense=0,until=400", "hip,dense=2,until=0,k=2,bk=2",
+        "hip,dense=0,until=0,k=512,bk=2", "hip,dense=0,until=0,k=16,bk=2,window=400",
+        "hip,dense=0,until=0,k=640,bk=16,owner=q",
+        "hip,dense=0,until=0,k=399,bk=3,owner=layer,sink=0,window=64",
+        "hip,dense=0,until=400", "hip,dense=2,until=0,k=2,bk=2",
         "hip,dense=0,until=0,stages=3,window=64,sink=0,bq=32,chunk=32:16:8,keep=512:512:512",
         "hip,dense=0,until=0,k=512,bk=2,refresh=3",
     };
     static const struct { int heads, kv_heads, k_dim, v_dim; enum dtype k, v; } shape[] = {
-        { 4, 2, 32, 32, DT_F32, DT_F32 }, { 3, 3, 24, 40, DT_F16, DT_BF16 }, { 8, 1, 64, 32, DT_Q8_0, DT_Q4_0 },
-        { 2, 2, 32, 64, DT_Q4_0, DT_F16 }, { 5, 1, 16, 8, DT_BF16, DT_F32 },
+        { 4, 2, 32, 32, DT_F32, DT_F32 }, { 3, 3, 24, 40, DT_F16, DT_BF16 },
+        { 8, 1, 64, 32, DT_Q8_0, DT_Q4_0 }, { 2, 2, 32, 64, DT_Q4_0, DT_F16 },
+        { 5, 1, 16, 8, DT_BF16, DT_F32 },
     };
     for (int s = 0; s < 5; s++) {
-        struct problem p = problem_new(397, shape[s].heads, shape[s].kv_heads, shape[s].k_dim, shape[s].v_dim, shape[s].k, shape[s].v);
+        struct problem p = problem_new(397, shape[s].heads, shape[s].kv_heads, shape[s].k_dim,
+                                       shape[s].v_dim, shape[s].k, shape[s].v);
         for (size_t i = 0; i < sizeof enough / sizeof *enough; i++) {
             expect_same(&p, enough[i], "full", 128, 0);
             if (s < 2) expect_same(&p, enough[i], "full", 1, 0);
@@ -282,16 +318,19 @@ static void test_everything_selected_is_full(void **state) {
     }
 }
 
-/* Every KV type, and what is sparse differs from what is full (or the test above would say nothing). */
+/* Every KV type, and what is sparse differs from what is full (or the test above says nothing). */
 static void test_sparse_is_not_full(void **state) {
     (void)state;
     static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0 };
     for (int t = 0; t < 5; t++) {
         struct problem p = problem_new(500, 4, 2, 32, 32, types[t], types[4 - t]);
         float *full = problem_run(&p, "full", kernels_pick(NULL), 100);
-        float *some = problem_run(&p, "hip,dense=0,until=0,k=32,bk=2,window=64,delta=0", kernels_pick(NULL), 100);
+        float *some = problem_run(&p, "hip,dense=0,until=0,k=32,bk=2,window=64,delta=0",
+                                  kernels_pick(NULL), 100);
         for (int i = 0; i < 500; i++)
-            if (i < 100 || i >= 128) assert_int_equal(!memcmp(full + i * 128, some + i * 128, 128 * sizeof *full), i < 100);
+            if (i < 100 || i >= 128)
+                assert_int_equal(!memcmp(full + i * 128, some + i * 128, 128 * sizeof *full),
+                                 i < 100);
         free(full);
         free(some);
         problem_free(&p);
@@ -302,7 +341,8 @@ static void test_sparse_is_not_full(void **state) {
 static void test_same_bits(void **state) {
     (void)state;
     static const char *const modes[] = {
-        "hip,dense=0,until=0,k=32,bk=2,window=64", "hip,dense=0,until=0,k=64,bk=16,window=64,owner=q,delta=16",
+        "hip,dense=0,until=0,k=32,bk=2,window=64",
+        "hip,dense=0,until=0,k=64,bk=16,window=64,owner=q,delta=16",
         "hip,dense=0,until=0,k=30,bk=3,window=64,owner=layer,delta=48",
         "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:64,delta=64",
     };
@@ -310,13 +350,15 @@ static void test_same_bits(void **state) {
     struct problem p = problem_new(700, 4, 2, 32, 32, DT_F16, DT_F16);
     for (int m = 0; m < 4; m++) {
         omp_set_num_threads(1);
-        float *one = problem_run(&p, modes[m], kernels_pick(NULL), 700), *slow = problem_run(&p, modes[m], kernels_pick(NULL), 1);
+        float *one = problem_run(&p, modes[m], kernels_pick(NULL), 700),
+              *slow = problem_run(&p, modes[m], kernels_pick(NULL), 1);
         for (int threads = 1; threads <= 3; threads++) {
             omp_set_num_threads(threads);
             for (int c = 0; c < 3; c++) {
                 float *got = problem_run(&p, modes[m], kernels_pick(NULL), chunks[c]);
                 if (memcmp(got, one, 700 * 128 * sizeof *got))
-                    fail_msg("%s: other bits with %d threads in chunks of %d", modes[m], threads, chunks[c]);
+                    fail_msg("%s: other bits with %d threads in chunks of %d", modes[m], threads,
+                             chunks[c]);
                 free(got);
             }
             float *got = problem_run(&p, modes[m], kernels_pick(NULL), 1);
@@ -330,11 +372,13 @@ static void test_same_bits(void **state) {
     problem_free(&p);
 }
 
-/* What comes after a token does not change it: not keys, not values, and beyond its block not queries either. */
+/* What comes after a token does not change it: not keys,
+ * not values, and beyond its block not queries either. */
 static void test_causal(void **state) {
     (void)state;
     static const char *const modes[] = {
-        "hip,dense=0,until=0,k=32,bk=2,window=64", "hip,dense=0,until=0,k=32,bk=16,window=64,delta=32",
+        "hip,dense=0,until=0,k=32,bk=2,window=64",
+        "hip,dense=0,until=0,k=32,bk=16,window=64,delta=32",
         "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:32",
     };
     static const int cuts[] = { 70, 128, 255, 300, 449 };
@@ -343,7 +387,8 @@ static void test_causal(void **state) {
         float *want = problem_run(&p, modes[m], kernels_pick(NULL), 450);
         for (int c = 0; c < 5; c++) {
             struct problem other = problem_new(450, 4, 2, 16, 16, DT_F32, DT_F32);
-            for (int i = (cuts[c] + 1) * 32; i < 450 * 32; i++) other.k[i] = 30 - other.k[i], other.v[i] = 1e30f;
+            for (int i = (cuts[c] + 1) * 32; i < 450 * 32; i++)
+                other.k[i] = 30 - other.k[i], other.v[i] = 1e30f;
             for (int i = (cuts[c] / 64 + 1) * 64 * 64; i < 450 * 64; i++) other.q[i] = -other.q[i];
             float *got = problem_run(&other, modes[m], kernels_pick(NULL), 450);
             assert_memory_equal(got, want, (size_t)(cuts[c] + 1) * 64 * sizeof *got);
@@ -355,7 +400,7 @@ static void test_causal(void **state) {
     problem_free(&p);
 }
 
-/* Keys all alike, keys that are no numbers: legal lists, and every row still reads its own token. */
+/* Keys all alike, keys that are no numbers: legal lists, and each row still reads its own token. */
 static void test_strange_keys(void **state) {
     (void)state;
     struct method m = { 1, 16, 16, 4, 2, 1, 16, 2, 8, 0, .owner = 'k' };
@@ -373,28 +418,35 @@ static void test_strange_keys(void **state) {
 static void test_rewind(void **state) {
     (void)state;
     static const char *const modes[] = {
-        "hip,dense=0,until=0,k=32,bk=2,window=64,refresh=50", "hip,dense=0,until=0,k=32,bk=2,window=64,delta=64",
+        "hip,dense=0,until=0,k=32,bk=2,window=64,refresh=50",
+        "hip,dense=0,until=0,k=32,bk=2,window=64,delta=64",
         "hip,dense=0,until=0,stages=3,window=64,sink=8,chunk=32:16:8,keep=256:128:32,every=32:8:4",
     };
     static const int back[] = { 330, 320, 310, 256, 200, 100, 0 };
-    struct problem p = problem_new(400, 4, 2, 16, 16, DT_F16, DT_F16), other = problem_new(400, 4, 2, 16, 16, DT_F16, DT_F16);
+    struct problem p = problem_new(400, 4, 2, 16, 16, DT_F16, DT_F16),
+                   other = problem_new(400, 4, 2, 16, 16, DT_F16, DT_F16);
     for (int i = 0; i < 400 * 64; i++) other.q[i] = other.q[(i + 64 * 31) % (400 * 64)];
     for (int i = 0; i < 400 * 32; i++) other.k[i] = other.k[(i + 32 * 77) % (400 * 32)];
     for (int m = 0; m < 3; m++)
         for (int b = 0; b < 7; b++) {
-            /* Prefill the other problem's tail, decode, go back; prefill to 336 and decode the right one. */
+            /* Prefill the other problem's tail, decode, go back;
+             * prefill to 336 and decode the right one. */
             float *got = malloc(400 * 64 * sizeof *got), *want = malloc(400 * 64 * sizeof *want);
-            struct pair s = pair_open(&p, modes[m], kernels_pick(NULL), 400), fresh = pair_open(&p, modes[m], kernels_pick(NULL), 400);
+            struct pair s = pair_open(&p, modes[m], kernels_pick(NULL), 400),
+                        fresh = pair_open(&p, modes[m], kernels_pick(NULL), 400);
             if (back[b]) pair_feed(s, &p, 0, back[b], got), pair_feed(fresh, &p, 0, back[b], want);
             pair_feed(s, &other, back[b], 336 - back[b], got);
             for (int t = 336; t < 345; t++) pair_feed(s, &other, t, 1, got);
             kv_truncate(s.kv, back[b]);
             pair_feed(s, &p, back[b], 336 - back[b], got);
             pair_feed(fresh, &p, back[b], 336 - back[b], want);
-            for (int t = 336; t < 400; t++) pair_feed(s, &p, t, 1, got), pair_feed(fresh, &p, t, 1, want);
-            /* Where the lost timeline had anchors, the one before is forgotten: corrections begin at the next. */
+            for (int t = 336; t < 400; t++)
+                pair_feed(s, &p, t, 1, got), pair_feed(fresh, &p, t, 1, want);
+            /* Where the lost timeline had anchors, the one before
+             * is forgotten: corrections begin at the next. */
             const int from = m == 1 && back[b] < 320 ? (back[b] + 63) / 64 * 64 : back[b];
-            assert_memory_equal(got + from * 64, want + from * 64, (size_t)(400 - from) * 64 * sizeof *got);
+            assert_memory_equal(got + from * 64, want + from * 64,
+                                (size_t)(400 - from) * 64 * sizeof *got);
             pair_close(s);
             pair_close(fresh);
             free(got);
@@ -408,15 +460,16 @@ static struct pair phases_open(const struct problem *p, const char *prefill, con
     struct pair s;
     struct err err;
     const struct attn_shape *a = &p->shape;
-    const struct kv_shape kv = { .n_layers = a->n_layers, .n_kv_heads = a->n_kv_heads, .k_dim = a->k_dim, .v_dim = a->v_dim,
+    const struct kv_shape kv = { .n_layers = a->n_layers, .n_kv_heads = a->n_kv_heads,
+                                 .k_dim = a->k_dim, .v_dim = a->v_dim,
                                  .type_k = p->type_k, .type_v = p->type_v };
     assert_int_equal(attn_open_phases(&s.attn, prefill, decode, a, kernels_pick(NULL), &err), 0);
     assert_int_equal(kv_open(&s.kv, &kv, &err), 0);
     return s;
 }
 
-/* Exact prefill, sparse decoding: the same when an answer is begun anew after another prompt of the very length that the
- * mask was waiting for. */
+/* Exact prefill, sparse decoding: the same when an answer is begun anew after another prompt of the
+ * very length that the mask was waiting for. */
 static void test_phases(void **state) {
     (void)state;
     const char *mode = "hip,dense=0,until=0,k=32,bk=2,window=64,refresh=50";
@@ -436,14 +489,15 @@ static void test_phases(void **state) {
     pair_close(s);
     pair_close(fresh);
 
-    /* And the other way round: the last token of a prompt may come alone, and is still not an answer. */
+    /* And the other way round: the last token of a prompt may come alone and is still no answer. */
     s = phases_open(&p, mode, "full"), fresh = phases_open(&p, mode, mode);
     attn_phase(s.attn, ATTN_PREFILL);
     pair_feed(s, &p, 0, 320, got);
     pair_feed(s, &p, 320, 1, got);
     pair_feed(fresh, &p, 0, 320, want);
     pair_feed(fresh, &p, 320, 1, want);
-    assert_memory_equal(got, want, 321 * 64 * sizeof *got);    /* a block of one query is searched as in decoding */
+    /* A block of one query is searched as in decoding. */
+    assert_memory_equal(got, want, 321 * 64 * sizeof *got);
     attn_phase(s.attn, ATTN_DECODE);
     pair_feed(s, &p, 321, 1, got);
     assert_memory_equal(got + 321 * 64, full + 321 * 64, 64 * sizeof *got);
@@ -457,9 +511,11 @@ static void test_phases(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads_what_the_method_says), cmocka_unit_test(test_everything_selected_is_full),
-        cmocka_unit_test(test_sparse_is_not_full), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_causal),
-        cmocka_unit_test(test_strange_keys), cmocka_unit_test(test_rewind), cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_reads_what_the_method_says),
+        cmocka_unit_test(test_everything_selected_is_full),
+        cmocka_unit_test(test_sparse_is_not_full), cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_causal), cmocka_unit_test(test_strange_keys),
+        cmocka_unit_test(test_rewind), cmocka_unit_test(test_phases),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Mode hip through a model: with room for everything it is full attention; chunks cut at blocks do not matter; and the
- * trained model finds a needle with it. */
+/* Mode hip through a model: with room for everything it is full attention; chunks cut at blocks do
+ * not matter; and the trained model finds a needle with it. */
 #include "model/session.h"
 #include "tests/common/check.h"
 #include "tests/common/tiny_file.h"
@@ -24,14 +24,17 @@ static int close_model(void **state) { (void)state; tiny_file_close(&tiny); retu
 
 static size_t logit_bytes(void) { return tiny_logit_bytes(&tiny); }
 
-static struct session *talk(const char *attn, int batch) { return tiny_talk(&tiny, attn, PROMPT + STEPS, batch); }
+static struct session *talk(const char *attn, int batch) {
+    return tiny_talk(&tiny, attn, PROMPT + STEPS, batch);
+}
 
 /* The logits after the prompt and after each step: [STEPS + 1][n_vocab]. */
 static float *answers(struct session *s) {
     struct err err = { .msg = "" };
     float *all = malloc((STEPS + 1) * logit_bytes());
     for (int i = 0; i <= STEPS; i++) {
-        if (i ? session_eval(s, ids + PROMPT + i - 1, 1, &err) : session_eval(s, ids, PROMPT, &err)) fail_msg("%s", err.msg);
+        if (i ? session_eval(s, ids + PROMPT + i - 1, 1, &err) : session_eval(s, ids, PROMPT, &err))
+            fail_msg("%s", err.msg);
         memcpy((char *)all + (size_t)i * logit_bytes(), session_logits(s), logit_bytes());
     }
     return all;
@@ -45,7 +48,8 @@ static float *answers_of(const char *attn, int batch) {
 }
 
 static void test_room_for_everything(void **state) {
-    static const char *const enough[] = { "hip", "hip,until=0,dense=5", "hip,dense=0,until=0,k=512", "hip,dense=0,until=0,window=460",
+    static const char *const enough[] = { "hip", "hip,until=0,dense=5", "hip,dense=0,until=0,k=512",
+                                          "hip,dense=0,until=0,window=460",
                                           "hip,dense=0,until=0,k=512,delta=64" };
     (void)state;
     float *full = answers_of("full", 512);
@@ -58,7 +62,8 @@ static void test_room_for_everything(void **state) {
 }
 
 static void test_sparse(void **state) {
-    static const char *const modes[] = { "hip,dense=1,until=0,k=64,window=64", "hip,dense=0,until=0,k=32,bk=2,window=64,delta=64" };
+    static const char *const modes[] = { "hip,dense=1,until=0,k=64,window=64",
+                                         "hip,dense=0,until=0,k=32,bk=2,window=64,delta=64" };
     (void)state;
     float *full = answers_of("full", 512);
     for (int i = 0; i < 2; i++) {
@@ -81,6 +86,7 @@ static void test_sparse(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_room_for_everything), cmocka_unit_test(test_sparse) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_room_for_everything),
+                                        cmocka_unit_test(test_sparse) };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

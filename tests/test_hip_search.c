@@ -1,5 +1,5 @@
-/* The two searches of mode hip on scores made for the purpose: against plain versions of themselves, against what theory
- * promises for smooth scores, and by what they cost. */
+/* The two searches of mode hip on scores made for the purpose: against plain versions of
+ * themselves, against what theory promises for smooth scores, and by what they cost. */
 #include "attention/hip_search.h"
 #include "tests/common/check.h"
 #include "tests/common/tiny.h"
@@ -26,15 +26,18 @@ static float block_best(struct field *f, int block) {
 static void judge_branches(void *ctx, const struct hip_branch *b, int n, float *score) {
     struct field *f = ctx;
     for (int i = 0; i < n; i++) {
-        int at = b[i].start + (f->rep == REP_CENTRE ? b[i].count / 2 : f->rep == REP_LAST ? b[i].count - 1 : 0);
+        int at = b[i].start + (f->rep == REP_CENTRE ? b[i].count / 2
+                               : f->rep == REP_LAST ? b[i].count - 1 : 0);
         score[i] = block_best(f, at);
-        for (int j = 1; f->rep == REP_EXACT && j < b[i].count; j++) score[i] = fmaxf(score[i], block_best(f, b[i].start + j));
+        for (int j = 1; f->rep == REP_EXACT && j < b[i].count; j++)
+            score[i] = fmaxf(score[i], block_best(f, b[i].start + j));
     }
 }
 
 static void judge_keys(void *ctx, const int *key, int n, float *score) {
     struct field *f = ctx;
-    for (int i = 0; i < n; i++) score[i] = f->score ? f->score[key[i]] : (float)(key[i] * 2654435761u >> 8);
+    for (int i = 0; i < n; i++)
+        score[i] = f->score ? f->score[key[i]] : (float)(key[i] * 2654435761u >> 8);
     f->read += n;
 }
 
@@ -46,7 +49,8 @@ static struct hip_scratch scratch_new(int width, int keep) {
     return s;
 }
 
-static void scratch_free(struct hip_scratch *s) { free(s->beam); }  /* the first piece of the memory */
+/* The beam is the first piece of the memory. */
+static void scratch_free(struct hip_scratch *s) { free(s->beam); }
 
 static int n_blocks(const struct field *f) { return (f->n + f->block - 1) / f->block; }
 
@@ -66,9 +70,12 @@ struct ranked { float score; int start, count; };
 
 static int by_score(const void *a, const void *b) {
     const struct ranked *x = a, *y = b;
-    return x->score != y->score ? (x->score < y->score) - (x->score > y->score) : x->start - y->start;
+    return x->score != y->score ? (x->score < y->score) - (x->score > y->score)
+                                : x->start - y->start;
 }
-static int by_start(const void *a, const void *b) { return ((const struct ranked *)a)->start - ((const struct ranked *)b)->start; }
+static int by_start(const void *a, const void *b) {
+    return ((const struct ranked *)a)->start - ((const struct ranked *)b)->start;
+}
 
 static int plain_beam(int *out, struct field *f, int width) {
     const int n = n_blocks(f);
@@ -77,7 +84,8 @@ static int plain_beam(int *out, struct field *f, int width) {
         for (int i = 0; i < n; i++) out[i] = i;
         return n;
     }
-    struct ranked *at = malloc(2 * (size_t)width * sizeof *at), *next = malloc(2 * (size_t)width * sizeof *next);
+    struct ranked *at = malloc(2 * (size_t)width * sizeof *at),
+                  *next = malloc(2 * (size_t)width * sizeof *next);
     for (int i = 0; i < width; i++) {
         at[i].start = i * n / width;
         at[i].count = (i + 1) * n / width - at[i].start;
@@ -107,7 +115,8 @@ static int plain_beam(int *out, struct field *f, int width) {
     return width;
 }
 
-static int plain_stage(int *out, const int *parent, int n_parents, int split, int size, int keep, struct field *f) {
+static int plain_stage(int *out, const int *parent, int n_parents, int split, int size, int keep,
+                       struct field *f) {
     const int n = n_parents * split;
     struct ranked *r = malloc((size_t)n * sizeof *r);
     for (int i = 0; i < n; i++) {
@@ -131,7 +140,8 @@ static int plain_stage(int *out, const int *parent, int n_parents, int split, in
 
 /* ---- Tests ---- */
 
-/* Every size around the width, few values (many ties), some NaN: the same blocks as the plain version, ascending. */
+/* Every size around the width, few values (many ties),
+ * some NaN: the same blocks as the plain version, ascending. */
 static void test_beam_is_the_plain_one(void **state) {
     (void)state;
     uint64_t seed = 1;
@@ -139,9 +149,11 @@ static void test_beam_is_the_plain_one(void **state) {
     int got[64], want[64];
     struct hip_scratch s = scratch_new(64, 0);
     for (int round = 0; round < 3000; round++) {
-        struct field f = { score, 1 + (int)(noise(&seed) % 2000), 1 + (int)(noise(&seed) % 5), "cfl"[noise(&seed) % 3], 0 };
+        struct field f = { score, 1 + (int)(noise(&seed) % 2000), 1 + (int)(noise(&seed) % 5),
+                           "cfl"[noise(&seed) % 3], 0 };
         const int width = 1 + (int)(noise(&seed) % 64), values = 1 + (int)(noise(&seed) % 50);
-        for (int i = 0; i < f.n; i++) score[i] = noise(&seed) % 40 ? (float)(noise(&seed) % (uint64_t)values) - 20 : NAN;
+        for (int i = 0; i < f.n; i++)
+            score[i] = noise(&seed) % 40 ? (float)(noise(&seed) % (uint64_t)values) - 20 : NAN;
         const int n = beam(got, &f, width, &s), m = plain_beam(want, &f, width);
         assert_int_equal(n, n_blocks(&f) < width ? n_blocks(&f) : width);
         assert_int_equal(n, m);
@@ -153,7 +165,7 @@ static void test_beam_is_the_plain_one(void **state) {
     scratch_free(&s);
 }
 
-/* With the best of a whole branch for its score, the tree loses nothing: exactly the best blocks. */
+/* With the best of a whole branch as its score, the tree loses nothing: exactly the best blocks. */
 static void test_dense_twin(void **state) {
     (void)state;
     uint64_t seed = 2;
@@ -204,8 +216,10 @@ static double plateau_misses(int plateau, int staged) {
     for (int at = 0; at + plateau <= N; at += 37, tries++) {
         struct field f = { score, N, BLOCK, REP_CENTRE, 0 };
         int hit = 0;
-        for (int i = 0; i < N; i++) score[i] = i >= at && i < at + plateau ? 10 : (float)noise_normal(&seed);
-        const int n = staged ? hip_stage(got, &root, 1, N / CHUNK, CHUNK, WIDTH, judge_keys, &f, &s) : beam(got, &f, WIDTH, &s);
+        for (int i = 0; i < N; i++)
+            score[i] = i >= at && i < at + plateau ? 10 : (float)noise_normal(&seed);
+        const int n = staged ? hip_stage(got, &root, 1, N / CHUNK, CHUNK, WIDTH, judge_keys, &f, &s)
+                             : beam(got, &f, WIDTH, &s);
         const int size = staged ? CHUNK : BLOCK;
         for (int i = 0; i < n; i++) {
             const int from = got[i] * (staged ? 1 : BLOCK);
@@ -217,13 +231,14 @@ static double plateau_misses(int plateau, int staged) {
     return (double)misses / tries;
 }
 
-/* Wide plateaus are never missed, narrow ones sometimes: half the chance at a quarter of the width. */
+/* Wide plateaus are never missed, narrow ones sometimes: half the chance at a quarter the width. */
 static void test_plateau(void **state) {
     (void)state;
-    const int sure = 8192 / (2 * 32) * 2 + 2 * 2;          /* half a first branch, in keys, and two blocks */
+    const int sure = 8192 / (2 * 32) * 2 + 2 * 2;    /* in keys: half a first branch, two blocks */
     assert_true(plateau_misses(sure, 0) == 0);
     const double half = plateau_misses(sure / 2, 0), quarter = plateau_misses(sure / 4, 0);
-    if (!(half > 0 && half < 0.4 && quarter > 0.3 && quarter < 0.7)) fail_msg("misses %g and %g", half, quarter);
+    if (!(half > 0 && half < 0.4 && quarter > 0.3 && quarter < 0.7))
+        fail_msg("misses %g and %g", half, quarter);
     assert_true(plateau_misses(256 / 2 + 2, 1) == 0);
     const double narrow = plateau_misses(256 / 4, 1);
     if (!(narrow > 0.01 && narrow < 0.3)) fail_msg("misses %g", narrow);
@@ -238,7 +253,9 @@ static void test_stage_is_the_plain_one(void **state) {
     int got[300], want[300], parent[40];
     struct hip_scratch s = scratch_new(1, 300);
     for (int round = 0; round < 400; round++) {
-        const int size = 2 << noise(&seed) % 5, split = 1 + (int)(noise(&seed) % (N / 40 / (unsigned)size)), keep = 1 + (int)(noise(&seed) % 300);
+        const int size = 2 << noise(&seed) % 5,
+                  split = 1 + (int)(noise(&seed) % (N / 40 / (unsigned)size)),
+                  keep = 1 + (int)(noise(&seed) % 300);
         const int n = 1 + (int)(noise(&seed) % 40);
         for (int i = 0; i < n; i++) parent[i] = i * (N / 40);
         for (int i = 0; i < N; i++) score[i] = (float)(noise(&seed) % 1000);
@@ -260,7 +277,8 @@ static int levels(int n, int width) {
 /* 2k keys a level and as many levels as doublings: it grows by 2k when the context doubles. */
 static void test_cost_of_beam(void **state) {
     (void)state;
-    static const struct { int context, keys; } expect[] = { { 8192, 4054 }, { 32768, 6134 }, { 131072, 8188 }, { 1 << 20, 11264 } };
+    static const struct { int context, keys; } expect[] = {
+        { 8192, 4054 }, { 32768, 6134 }, { 131072, 8188 }, { 1 << 20, 11264 } };
     enum { K = 512, BLOCK = 2, WINDOW = 256, SINK = 16 };
     uint64_t seed = 7;
     float *score = malloc(sizeof *score << 20);
@@ -272,7 +290,8 @@ static void test_cost_of_beam(void **state) {
         beam(got, &f, K / BLOCK, &s);
         const int most = 2 * K * levels(n_blocks(&f), K / BLOCK);
         if (f.read > most || labs(f.read - expect[e].keys) > expect[e].keys / 100)
-            fail_msg("%d tokens: %ld keys read, at most %d, expected %d", expect[e].context, f.read, most, expect[e].keys);
+            fail_msg("%d tokens: %ld keys read, at most %d, expected %d", expect[e].context, f.read,
+                     most, expect[e].keys);
     }
     scratch_free(&s);
     free(score);
@@ -331,21 +350,26 @@ static double recall(int length, int rep, int k) {
     return sum / DRAWS;
 }
 
-/* The smoother the scores and the larger k, the more of them is found; a branch is best judged by its centre. */
+/* The smoother the scores and the larger k, the more of them is found;
+ * a branch is best judged by its centre. */
 static void test_recall(void **state) {
     (void)state;
-    const double rough = recall(8, REP_CENTRE, 512), centre = recall(32, REP_CENTRE, 512), smooth = recall(128, REP_CENTRE, 512);
-    const double first = recall(32, REP_FIRST, 512), few = recall(32, REP_CENTRE, 128), blind = recall(0, REP_CENTRE, 512);
-    print_message("recall: correlated over 0 keys %.2f, 8 %.2f, 32 %.2f (k=128 %.2f, judged by the first %.2f), 128 %.2f\n", blind,
-                  rough, centre, few, first, smooth);
+    const double rough = recall(8, REP_CENTRE, 512), centre = recall(32, REP_CENTRE, 512),
+                 smooth = recall(128, REP_CENTRE, 512);
+    const double first = recall(32, REP_FIRST, 512), few = recall(32, REP_CENTRE, 128),
+                 blind = recall(0, REP_CENTRE, 512);
+    print_message("recall: correlated over 0 keys %.2f, 8 %.2f, 32 %.2f "
+                  "(k=128 %.2f, judged by the first %.2f), 128 %.2f\n",
+                  blind, rough, centre, few, first, smooth);
     assert_true(blind < 0.25 && rough > 0.5 && rough < 0.75 && centre > 0.9 && smooth > 0.97);
     assert_true(centre > first && few < centre);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_beam_is_the_plain_one), cmocka_unit_test(test_dense_twin), cmocka_unit_test(test_tent),
-        cmocka_unit_test(test_plateau), cmocka_unit_test(test_stage_is_the_plain_one), cmocka_unit_test(test_cost_of_beam),
+        cmocka_unit_test(test_beam_is_the_plain_one), cmocka_unit_test(test_dense_twin),
+        cmocka_unit_test(test_tent), cmocka_unit_test(test_plateau),
+        cmocka_unit_test(test_stage_is_the_plain_one), cmocka_unit_test(test_cost_of_beam),
         cmocka_unit_test(test_cost_of_chain), cmocka_unit_test(test_recall),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The cache: what is appended is read back as the type keeps it, growth moves nothing, the size formula is exact. */
+/* The cache: what is appended is read back as the type keeps it,
+ * growth moves nothing, the size formula is exact. */
 #include "kvcache/kvcache.h"               /* before CMocka, which makes a macro of the word fail */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +16,8 @@ static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0 };
 enum { N_TYPES = sizeof types / sizeof *types };
 
 static struct kvcache *open_cache(enum dtype k, enum dtype v) {
-    const struct kv_shape s = { .n_layers = LAYERS, .n_kv_heads = HEADS, .k_dim = KD, .v_dim = VD, .type_k = k, .type_v = v };
+    const struct kv_shape s = { .n_layers = LAYERS, .n_kv_heads = HEADS, .k_dim = KD,
+                                .v_dim = VD, .type_k = k, .type_v = v };
     struct kvcache *c;
     struct err err;
     assert_int_equal(kv_open(&c, &s, &err), 0);
@@ -24,7 +26,8 @@ static struct kvcache *open_cache(enum dtype k, enum dtype v) {
 
 /* Numbers that say where they belong: layer, position, head, dimension and a salt all matter. */
 static float number(int salt, int layer, int pos, int head, int i) {
-    uint32_t x = (uint32_t)(((salt * 7 + layer) * 100003 + pos) * 64 + head) * 2654435761u + (uint32_t)i * 40503u;
+    uint32_t x = (uint32_t)(((salt * 7 + layer) * 100003 + pos) * 64 + head) * 2654435761u +
+                 (uint32_t)i * 40503u;
     x ^= x >> 15;
     x *= 2246822519u;
     x ^= x >> 13;
@@ -32,12 +35,15 @@ static float number(int salt, int layer, int pos, int head, int i) {
 }
 
 static void fill(struct kvcache *c, int salt, int pos, int n) {
-    float *k = malloc((size_t)n * HEADS * KD * sizeof *k), *v = malloc((size_t)n * HEADS * VD * sizeof *v);
+    float *k = malloc((size_t)n * HEADS * KD * sizeof *k),
+          *v = malloc((size_t)n * HEADS * VD * sizeof *v);
     for (int l = 0; l < LAYERS; l++) {
         for (int t = 0; t < n; t++)
             for (int g = 0; g < HEADS; g++) {
-                for (int i = 0; i < KD; i++) k[((size_t)t * HEADS + g) * KD + i] = number(salt, l, pos + t, g, i);
-                for (int i = 0; i < VD; i++) v[((size_t)t * HEADS + g) * VD + i] = -number(salt, l, pos + t, g, i);
+                for (int i = 0; i < KD; i++)
+                    k[((size_t)t * HEADS + g) * KD + i] = number(salt, l, pos + t, g, i);
+                for (int i = 0; i < VD; i++)
+                    v[((size_t)t * HEADS + g) * VD + i] = -number(salt, l, pos + t, g, i);
             }
         kv_append(c, l, pos, n, k, v);
     }
@@ -103,7 +109,8 @@ static void test_growth(void **state) {
     struct kv_page before = kv_page(c, 1, 1, 3);
     for (int n = KV_BLOCK; n <= 20 * KV_BLOCK; n += 77) {
         assert_int_equal(kv_reserve(c, n, NULL), 0);
-        assert_int_equal(kv_bytes(c), (size_t)((n + KV_BLOCK - 1) / KV_BLOCK) * LAYERS * HEADS * KV_BLOCK_PAGES * page);
+        assert_int_equal(kv_bytes(c), (size_t)((n + KV_BLOCK - 1) / KV_BLOCK) * LAYERS * HEADS *
+                                          KV_BLOCK_PAGES * page);
         assert_int_equal(kv_bytes(c), kv_bytes_at(kv_shape(c), n));
     }
     struct kv_page after = kv_page(c, 1, 1, 3);
@@ -149,15 +156,18 @@ static void test_pages_apart(void **state) {
             }
             assert_memory_equal(p.k, &i, sizeof i);
             assert_memory_equal(p.v, &i, sizeof i);
-            for (size_t b = sizeof i; b < k_bytes; b++) assert_int_equal(((const uint8_t *)p.k)[b], i & 255);
-            for (size_t b = sizeof i; b < v_bytes; b++) assert_int_equal(((const uint8_t *)p.v)[b], ~i & 255);
+            for (size_t b = sizeof i; b < k_bytes; b++)
+                assert_int_equal(((const uint8_t *)p.k)[b], i & 255);
+            for (size_t b = sizeof i; b < v_bytes; b++)
+                assert_int_equal(((const uint8_t *)p.v)[b], ~i & 255);
         }
     kv_close(c);
 }
 
 static void test_refusals(void **state) {
     (void)state;
-    struct kv_shape s = { .n_layers = 1, .n_kv_heads = 1, .k_dim = 80, .v_dim = 64, .type_k = DT_Q8_0, .type_v = DT_Q8_0 };
+    struct kv_shape s = { .n_layers = 1, .n_kv_heads = 1, .k_dim = 80, .v_dim = 64,
+                          .type_k = DT_Q8_0, .type_v = DT_Q8_0 };
     struct kvcache *c;
     struct err err;
     assert_int_equal(kv_open(&c, &s, &err), -1);
@@ -168,7 +178,8 @@ static void test_refusals(void **state) {
     s.type_v = DT_Q6_K;
     assert_int_equal(kv_open(&c, &s, &err), -1);
     assert_non_null(strstr(err.msg, "Q6_K"));
-    s = (struct kv_shape){ .n_layers = 4096, .n_kv_heads = 1024, .k_dim = 1024, .v_dim = 1024, .type_k = DT_F32, .type_v = DT_F32 };
+    s = (struct kv_shape){ .n_layers = 4096, .n_kv_heads = 1024, .k_dim = 1024,
+                           .v_dim = 1024, .type_k = DT_F32, .type_v = DT_F32 };
     assert_int_equal(kv_open(&c, &s, &err), 0);
     assert_int_equal(kv_reserve(c, 1 << 30, &err), -1);    /* the cache stays as it was */
     assert_int_equal(kv_bytes(c), 0);
@@ -178,8 +189,9 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_growth), cmocka_unit_test(test_truncate),
-        cmocka_unit_test(test_pages_apart), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_truncate), cmocka_unit_test(test_pages_apart),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,8 @@ static void load_sample(const char *shape, enum synth_tokens tokens) {
     struct synth_shape s = *shape_find(shape);
     const char *path = temp_path("whole.gguf");
     s.tokens = tokens;
-    s.n_vocab = 1024, s.n_layers = 2, s.n_embd = 64, s.n_ff = 96, s.n_heads = 4, s.n_kv_heads = 2, s.head_dim = 32;
+    s.n_vocab = 1024, s.n_layers = 2, s.n_embd = 64, s.n_ff = 96,
+        s.n_heads = 4, s.n_kv_heads = 2, s.head_dim = 32;
     if (synth_random(path, &s, recipe_by_name("Q8_0"), 5, &err)) fail_msg("%s", err.msg);
     FILE *file = fopen(path, "rb");
     assert_non_null(file);
@@ -58,11 +59,15 @@ static int tear_down(void **state) {
     return close(f.fd);
 }
 
-static int run(struct gguf **g, struct model **m, struct tokenizer **t, struct session **s, struct err *err) {
+static int run(struct gguf **g, struct model **m, struct tokenizer **t, struct session **s,
+               struct err *err) {
     static const char text[] = "Hello <s>, w\xc3\xb6rld 12";
-    const struct session_options so = { .n_ctx = 64, .batch = 8, .type_k = DT_F16, .type_v = DT_F16 };
+    const struct session_options so = { .n_ctx = 64, .batch = 8, .type_k = DT_F16,
+                                        .type_v = DT_F16 };
     int32_t *ids = NULL;
-    if (gguf_open(g, f.path, NULL, err) || model_open(m, *g, NULL, err) || tok_open(t, *g, NULL, err)) return -1;
+    if (gguf_open(g, f.path, NULL, err) || model_open(m, *g, NULL, err) ||
+        tok_open(t, *g, NULL, err))
+        return -1;
     int n = tok_encode(*t, text, sizeof text - 1, TOK_BOS | TOK_SPECIAL, &ids, err);
     if (n < 0) return -1;
     int rc = session_open(s, *m, &so, err) || session_eval(*s, ids, n < 12 ? n : 12, err) ? -1 : 0;
@@ -90,7 +95,8 @@ static void try_file(const char *what) {
         f.refused++;
         if (!err.msg[0]) fail_msg("%s: refused without a word", what);
         for (const char *p = err.msg; *p; p++)
-            if ((unsigned char)*p < ' ') fail_msg("%s: control character %d in \"%s\"", what, *p, err.msg);
+            if ((unsigned char)*p < ' ')
+                fail_msg("%s: control character %d in \"%s\"", what, *p, err.msg);
     } else f.ran++;
     session_close(s);
     tok_close(t);
@@ -98,7 +104,9 @@ static void try_file(const char *what) {
     gguf_close(g);
 }
 
-static void write_bytes(const uint8_t *p, size_t n, size_t at) { assert_int_equal(pwrite(f.fd, p, n, (off_t)at), n); }
+static void write_bytes(const uint8_t *p, size_t n, size_t at) {
+    assert_int_equal(pwrite(f.fd, p, n, (off_t)at), n);
+}
 
 static void restore(size_t at, size_t n) {
     if (at > f.n) at = f.n;
@@ -108,8 +116,9 @@ static void restore(size_t at, size_t n) {
 
 /* Puts extreme values over the bytes at `at`, one after the other. */
 static void extremes(size_t at, size_t width, const char *what) {
-    static const uint64_t values[] = { 0, 1, 2, 3, 5, 33, 127, 1000, 65535, INT32_MAX, UINT32_MAX, INT64_MAX,
-                                       UINT64_MAX, 0x7f800000, 0x7fc00000, 0xff800000, (uint64_t)1 << 60 };
+    static const uint64_t values[] = { 0, 1, 2, 3, 5, 33, 127, 1000, 65535, INT32_MAX,
+                                       UINT32_MAX, INT64_MAX, UINT64_MAX, 0x7f800000,
+                                       0x7fc00000, 0xff800000, (uint64_t)1 << 60 };
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         uint8_t le[8];
         for (int b = 0; b < 8; b++) le[b] = (uint8_t)(values[i] >> 8 * b);
@@ -147,13 +156,14 @@ static void every_field(const char *shape, enum synth_tokens tokens) {
         const struct gguf_kv *kv = gguf_kv_at(g, i);
         snprintf(keys[i], sizeof keys[i], "%.*s", (int)kv->key.n, kv->key.p);
     }
-    for (int i = 0; i < n_tensors; i++) snprintf(tensors[i], sizeof tensors[i], "%s", gguf_tensor_at(g, i)->name);
+    for (int i = 0; i < n_tensors; i++)
+        snprintf(tensors[i], sizeof tensors[i], "%s", gguf_tensor_at(g, i)->name);
     gguf_close(g);
     for (int i = 0; i < n_keys; i++) {
         size_t at = find(keys[i], 0);
         assert_true(at > 0);
         extremes(at, 4, keys[i]);                              /* type */
-        extremes(at + 4, 4, keys[i]);                          /* a number, or a length, or the type of items */
+        extremes(at + 4, 4, keys[i]);                          /* number, length or type of items */
         extremes(at + 4, 8, keys[i]);
         extremes(at + 8, 8, keys[i]);                          /* the number of items */
         extremes(at + 16, 8, keys[i]);                         /* the first item */
@@ -167,7 +177,8 @@ static void every_field(const char *shape, enum synth_tokens tokens) {
         int dims = f.whole[at];
         assert_true(at > 0 && dims >= 1 && dims <= 2);
         extremes(at, 4, tensors[i]);
-        for (int d = 0; d <= dims; d++) extremes(at + 4 + 8 * (size_t)d, d < dims ? 8 : 4, tensors[i]);
+        for (int d = 0; d <= dims; d++)
+            extremes(at + 4 + 8 * (size_t)d, d < dims ? 8 : 4, tensors[i]);
         extremes(at + 8 + 8 * (size_t)dims, 8, tensors[i]);
         write_bytes((const uint8_t *)"?", 1, at - 1);
         try_file(tensors[i]);
@@ -176,7 +187,10 @@ static void every_field(const char *shape, enum synth_tokens tokens) {
     if (f.refused < 500 || f.ran < 100) fail_msg("%d ran, %d were refused", f.ran, f.refused);
 }
 
-static void fields_sentencepiece(void **state) { (void)state; every_field("llama-3.1-8b", TOKENS_SPM); }
+static void fields_sentencepiece(void **state) {
+    (void)state;
+    every_field("llama-3.1-8b", TOKENS_SPM);
+}
 static void fields_bpe(void **state) { (void)state; every_field("llama-3.1-8b", TOKENS_LLAMA3); }
 
 static void flips(const char *shape, enum synth_tokens tokens, uint64_t seed) {
@@ -187,7 +201,8 @@ static void flips(const char *shape, enum synth_tokens tokens, uint64_t seed) {
         size_t at[4];
         int n = 1 + (int)rand_below(&r, 4);
         for (int i = 0; i < n; i++) {
-            at[i] = rand_below(&r, (uint32_t)(i % 4 == 3 ? f.n : f.head));     /* some in the weights as well */
+            /* Some in the weights as well. */
+            at[i] = rand_below(&r, (uint32_t)(i % 4 == 3 ? f.n : f.head));
             uint8_t byte = f.whole[at[i]] ^ (uint8_t)(1 << rand_below(&r, 8));
             write_bytes(&byte, 1, at[i]);
         }
@@ -218,8 +233,9 @@ static void truncated(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fields_sentencepiece), cmocka_unit_test(fields_bpe), cmocka_unit_test(flips_sentencepiece),
-        cmocka_unit_test(flips_bpe), cmocka_unit_test(truncated),
+        cmocka_unit_test(fields_sentencepiece), cmocka_unit_test(fields_bpe),
+        cmocka_unit_test(flips_sentencepiece), cmocka_unit_test(flips_bpe),
+        cmocka_unit_test(truncated),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,5 +1,5 @@
-/* The page masses the attention kernel reveals, against softmax in double: through a mode of the test's own that reads
- * everything and asks for them. */
+/* The page masses the attention kernel reveals, against softmax in double: through a mode of the
+ * test's own that reads everything and asks for them. */
 #include "tests/common/attend.h"           /* before CMocka, which makes a macro of the word fail */
 #include "attention/flash.h"
 #include "tests/common/check.h"
@@ -14,7 +14,7 @@ enum { PAGES = 512 };
 
 struct spy {
     struct attn_mode base;
-    int ask, by_page;                      /* by_page: a span for each page instead of one for all */
+    int ask, by_page;                   /* by_page: a span for each page instead of one for all */
     int calls, n_pages;
     float peak[PAGES], mean[PAGES];
 };
@@ -25,7 +25,8 @@ static int spy_select(struct attn_mode *m, const struct attn_block *b, struct at
         *span = (struct attn_span){ .begin = 0, .end = end };
         return 1;
     }
-    for (int u = 0; u < pages; u++) span[u] = (struct attn_span){ .begin = u * KV_PAGE, .end = (u + 1) * KV_PAGE };
+    for (int u = 0; u < pages; u++)
+        span[u] = (struct attn_span){ .begin = u * KV_PAGE, .end = (u + 1) * KV_PAGE };
     return pages;
 }
 
@@ -37,11 +38,13 @@ static void spy_take(struct attn_mode *m, const struct attn_masses *x) {
     memcpy(s->mean, x->mean, (size_t)x->n_pages * sizeof *x->mean);
 }
 
-static const struct attn_ops spy_ops = { .name = "spy", .select = spy_select, .take_masses = spy_take };
+static const struct attn_ops spy_ops = { .name = "spy", .select = spy_select,
+                                         .take_masses = spy_take };
 
 static struct kvcache *cache_of(const struct problem *p) {
-    const struct kv_shape shape = { .n_layers = 1, .n_kv_heads = p->shape.n_kv_heads, .k_dim = p->shape.k_dim,
-                                    .v_dim = p->shape.v_dim, .type_k = p->type_k, .type_v = p->type_v };
+    const struct kv_shape shape = { .n_layers = 1, .n_kv_heads = p->shape.n_kv_heads,
+                                    .k_dim = p->shape.k_dim, .v_dim = p->shape.v_dim,
+                                    .type_k = p->type_k, .type_v = p->type_v };
     struct kvcache *kv = NULL;
     struct err err;
     if (kv_open(&kv, &shape, &err) || kv_reserve(kv, p->n, &err)) fail_msg("%s", err.msg);
@@ -58,15 +61,16 @@ static float *attend(const struct problem *p, const struct kernels *k, struct sp
     spy->base = (struct attn_mode){ .ops = &spy_ops, .max_spans = PAGES, .want_masses = spy->ask };
     if (flash_open(&f, &p->shape, k, &spy->base, &err)) fail_msg("%s", err.msg);
     const float *q = p->q + (size_t)(p->n - 1) * p->shape.n_heads * p->shape.k_dim;
-    if (p->n > 1) flash_run(f, &spy->base, out, p->q, kv, 0, p->n - 2, 1);     /* scratch in use before */
+    if (p->n > 1)                          /* scratch in use before */
+        flash_run(f, &spy->base, out, p->q, kv, 0, p->n - 2, 1);
     flash_run(f, &spy->base, out, q, kv, 0, p->n - 1, 1);
     flash_close(f);
     kv_close(kv);
     return out;
 }
 
-/* peak and mean in double, of what the cache holds; returns the relative error that scores in f32 may cause, or those of a matrix
- * unit (tile_matrix.h). */
+/* peak and mean in double, of what the cache holds; returns the relative error that scores in f32
+ * may cause, or those of a matrix unit (tile_matrix.h). */
 static double naive(const struct problem *p, const struct kernels *k, double *peak, double *mean) {
     const struct attn_shape *s = &p->shape;
     const size_t kd = s->k_dim;
@@ -79,7 +83,8 @@ static double naive(const struct problem *p, const struct kernels *k, double *pe
         for (int j = 0; j < p->n; j++) {
             double dot = 0, magnitude = 0;
             kv_read(kv, 0, h / (s->n_heads / s->n_kv_heads), j, key, NULL);
-            for (size_t i = 0; i < kd; i++) dot += (double)q[i] * key[i], magnitude += fabs((double)q[i] * key[i]);
+            for (size_t i = 0; i < kd; i++)
+                dot += (double)q[i] * key[i], magnitude += fabs((double)q[i] * key[i]);
             w[j] = s->scale * dot;
             top = fmax(top, w[j]);
             largest = fmax(largest, s->scale * magnitude);
@@ -100,7 +105,8 @@ static double naive(const struct problem *p, const struct kernels *k, double *pe
     free(key);
     kv_close(kv);
     const double of_term = k->matrix && p->type_k != DT_F32 ? 0x1p-16 : 0;
-    return 2 * ((kd + 3) * FLT_EPSILON + of_term) * largest + 1e-6;      /* a score's error enters the weight and the sum */
+    /* A score's error enters the weight and the sum. */
+    return 2 * ((kd + 3) * FLT_EPSILON + of_term) * largest + 1e-6;
 }
 
 static void check(const struct problem *p, const struct kernels *k) {
@@ -111,16 +117,18 @@ static void check(const struct problem *p, const struct kernels *k) {
     spy = (struct spy){ .ask = 1 };
     silent = (struct spy){ 0 };
     float *out = attend(p, k, &spy), *plain = attend(p, k, &silent);
-    assert_memory_equal(out, plain, width * sizeof *out);   /* asking changes no bit of the output */
+    assert_memory_equal(out, plain, width * sizeof *out);   /* asking changes no output bit */
     assert_int_equal(silent.calls, 0);
     assert_int_equal(spy.calls, p->n > 1 ? 2 : 1);
     assert_int_equal(spy.n_pages, (p->n + KV_PAGE - 1) / KV_PAGE);
     double all = 0, all_mean = 0;
     for (int u = 0; u < spy.n_pages; u++) {
         /* Exponentials too small for a normal float count as 0. */
-        if (fabs(spy.peak[u] - peak[u]) > allowed * peak[u] + 1e-30 || fabs(spy.mean[u] - mean[u]) > allowed * mean[u] + 1e-30)
-            fail_msg("%s, %d tokens, %d heads on %d of %d, %s: page %d has %g and %g, want %g and %g (%g apart at most)",
-                     k->name, p->n, p->shape.n_heads, p->shape.n_kv_heads, p->shape.k_dim, dtype_name(p->type_k), u,
+        if (fabs(spy.peak[u] - peak[u]) > allowed * peak[u] + 1e-30 ||
+            fabs(spy.mean[u] - mean[u]) > allowed * mean[u] + 1e-30)
+            fail_msg("%s, %d tokens, %d heads on %d of %d, %s: page %d has %g and %g, "
+                     "want %g and %g (%g apart at most)", k->name, p->n, p->shape.n_heads,
+                     p->shape.n_kv_heads, p->shape.k_dim, dtype_name(p->type_k), u,
                      (double)spy.peak[u], (double)spy.mean[u], peak[u], mean[u], allowed);
         assert_true(spy.peak[u] <= fmin(KV_PAGE, p->shape.n_heads) * (1 + allowed));
         all += spy.peak[u], all_mean += spy.mean[u];
@@ -147,7 +155,8 @@ static void lengths(const struct kernels *k) {
     problem_free(&p);
 }
 
-/* MHA, GQA, MQA, more heads than one sweep takes directly, keys and values of other sizes, every type of key. */
+/* MHA, GQA, MQA, more heads than one sweep takes directly,
+ * keys and values of other sizes, every type of key. */
 static void shapes(const struct kernels *k) {
     static const struct { int heads, kv_heads, k_dim, v_dim; } shape[] = {
         { 1, 1, 8, 8 }, { 4, 4, 80, 64 }, { 5, 1, 96, 64 }, { 32, 4, 64, 64 }, { 71, 1, 32, 64 },
@@ -156,18 +165,20 @@ static void shapes(const struct kernels *k) {
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
         for (size_t t = 0; t < 5; t++) {
             if (t > 2 && (shape[i].k_dim % 32 || shape[i].v_dim % 32)) continue;
-            struct problem p = problem_new(700, shape[i].heads, shape[i].kv_heads, shape[i].k_dim, shape[i].v_dim, types[t],
-                                           types[t]);
+            struct problem p = problem_new(700, shape[i].heads, shape[i].kv_heads, shape[i].k_dim,
+                                           shape[i].v_dim, types[t], types[t]);
             check(&p, k);
             problem_free(&p);
         }
 }
 
-/* Scores that climb by hundreds from tile to tile, differently in each head: the running references are worlds apart. */
+/* Scores that climb by hundreds from tile to tile, differently
+ * in each head: the running references are worlds apart. */
 static void steep(const struct kernels *k) {
     struct problem p = problem_new(1500, 4, 2, 32, 32, DT_F32, DT_F32);
     for (int t = 0; t < p.n; t++)
-        for (int i = 0; i < 64; i++) p.k[t * 64 + i] *= i < 32 ? 0.1f + 12 * (float)t / p.n : 12 - 12 * (float)t / p.n;
+        for (int i = 0; i < 64; i++)
+            p.k[t * 64 + i] *= i < 32 ? 0.1f + 12 * (float)t / p.n : 12 - 12 * (float)t / p.n;
     check(&p, k);
     problem_free(&p);
 }
@@ -182,7 +193,8 @@ static void test_equal_heads(void **state) {
     struct problem p = problem_new(300, 6, 2, 16, 16, DT_F32, DT_F32);
     for (int t = 0; t < p.n; t++) {
         memcpy(p.k + t * 32 + 16, p.k + t * 32, 16 * sizeof *p.k);
-        for (int h = 1; h < 6; h++) memcpy(p.q + (t * 6 + h) * 16, p.q + t * 6 * 16, 16 * sizeof *p.q);
+        for (int h = 1; h < 6; h++)
+            memcpy(p.q + (t * 6 + h) * 16, p.q + t * 6 * 16, 16 * sizeof *p.q);
     }
     static struct spy spy;
     spy = (struct spy){ .ask = 1 };

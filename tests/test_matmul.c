@@ -1,8 +1,9 @@
 /* test_matmul.c - every weight type under every instruction set, as the file has it and repacked.
  *
- * The exact tests choose scales of one and integer activations that their 8-bit encoding keeps, so that every sum is a
- * small integer: results must equal a double-precision product over dequant_row()'ed weights to the last bit, whatever
- * the order. The others bound rounding: half an ulp of the summed magnitudes for each addition. */
+ * The exact tests choose scales of one and integer activations that their 8-bit encoding keeps, so
+ * that every sum is a small integer: results must equal a double-precision product over
+ * dequant_row()'ed weights to the last bit, whatever the order. The others bound rounding: half an
+ * ulp of the summed magnitudes for each addition. */
 #include <float.h>
 #include <math.h>
 #include <omp.h>
@@ -29,8 +30,10 @@ static const struct kernels *set(int i) {
     static const char *const names[] = { "scalar", "avx2", "avx512", "amx" };
     return kernels_pick(names[i]);
 }
-#define EACH_SET(k) for (int i_ = 0; i_ < 4; i_++) for (const struct kernels *k = set(i_); k; k = NULL)
-#define EACH_TYPE(t) for (int t_ = 0, t = types[0]; t_ < N_TYPES; t_++, t = t_ < N_TYPES ? types[t_] : 0)
+#define EACH_SET(k) \
+    for (int i_ = 0; i_ < 4; i_++) for (const struct kernels *k = set(i_); k; k = NULL)
+#define EACH_TYPE(t) \
+    for (int t_ = 0, t = types[0]; t_ < N_TYPES; t_++, t = t_ < N_TYPES ? types[t_] : 0)
 
 static uint32_t seed = 1;
 static uint32_t bits(void) { return seed = seed * 1664525u + 1013904223u, seed >> 8; }
@@ -76,7 +79,8 @@ struct problem {
     double want[TOKENS][ROWS];
 };
 
-/* Activations that encode without loss: integers, one of 127 in every 32 columns. Mostly small, so that sums are. */
+/* Activations that encode without loss: integers, one of 127
+ * in every 32 columns. Mostly small, so that sums are. */
 static void exact_row(float *x, int cols) {
     for (int c = 0; c < cols; c++) x[c] = (float)between(-3, 3);
     for (int c = 0; c < cols; c += 32) {
@@ -144,9 +148,10 @@ static void check_exact(const struct kernels *k, struct problem *p, struct acts 
                 int inside = t < tokens && r < rows;
                 double want = inside ? p->want[TOKENS - tokens + t][r] : 12345.5;
                 if (y[t][r] != want)
-                    fail_msg("%s %s%s, %d columns, %d rows, %d tokens: y[%d][%d] = %.9g, wanted %.9g",
-                             k->name, dtype_name(p->w.type), p->w.packed ? " packed" : "", p->w.cols,
-                             rows, tokens, t, r, y[t][r], want);
+                    fail_msg("%s %s%s, %d columns, %d rows, %d tokens: "
+                             "y[%d][%d] = %.9g, wanted %.9g", k->name, dtype_name(p->w.type),
+                             p->w.packed ? " packed" : "", p->w.cols, rows, tokens, t, r,
+                             y[t][r], want);
             }
     }
 }
@@ -156,7 +161,8 @@ static void exact_products(void **state) {
     struct acts *a = open_acts();
     EACH_TYPE(t) {
         int block = dtype_info(t)->block;
-        const int cols[] = { block, 2 * block, block > 1 ? 3 * block : 77, block < 256 ? 9 * block : 5 * block };
+        const int cols[] = { block, 2 * block, block > 1 ? 3 * block : 77,
+                             block < 256 ? 9 * block : 5 * block };
         for (int i = 0; i < 4; i++) {
             struct problem p;
             setup(&p, t, cols[i], 1);
@@ -172,8 +178,9 @@ static void exact_products(void **state) {
     acts_close(a);
 }
 
-/* Scales of any value: each sub-block (16 columns at least) adds twice and rounds three factors on the way. A difference
- * of scale * code and minimum may be 3 times smaller than its parts. Plain types round at every column at worst. */
+/* Scales of any value: each sub-block (16 columns at least) adds twice and rounds three factors on
+ * the way. A difference of scale * code and minimum may be 3 times smaller than its parts. Plain
+ * types round at every column at worst. */
 static void rounded_products(void **state) {
     (void)state;
     struct acts *a = open_acts();
@@ -194,11 +201,12 @@ static void rounded_products(void **state) {
                         sum += fabs(x[c]);
                         products += fabs((double)w[c] * x[c]);
                     }
-                    double tolerance = quantised(t) ? (2 * cols / 16 + 4) * FLT_EPSILON / 2 * 3 * top * sum
-                                                    : (256 + 5) * FLT_EPSILON / 2 * products;
+                    double tolerance = quantised(t)
+                        ? (2 * cols / 16 + 4) * FLT_EPSILON / 2 * 3 * top * sum
+                        : (256 + 5) * FLT_EPSILON / 2 * products;
                     if (!(fabs(y[i][r] - p.want[i][r]) <= tolerance))
-                        fail_msg("%s %s: y[%d][%d] = %.9g, wanted %.9g +- %.2g", k->name, dtype_name(t),
-                                 i, r, y[i][r], p.want[i][r], tolerance);
+                        fail_msg("%s %s: y[%d][%d] = %.9g, wanted %.9g +- %.2g", k->name,
+                                 dtype_name(t), i, r, y[i][r], p.want[i][r], tolerance);
                 }
             matrix_unpack(&p.w);
         }
@@ -207,7 +215,8 @@ static void rounded_products(void **state) {
     acts_close(a);
 }
 
-/* Activations of any value: at most half a step of their 8-bit grid away, and the step is the largest of 256 / 127. */
+/* Activations of any value: at most half a step of their 8-bit grid away,
+ * and the step is the largest of 256 / 127. */
 static void encoded_activations(void **state) {
     (void)state;
     struct acts *a = open_acts();
@@ -229,8 +238,8 @@ static void encoded_activations(void **state) {
                     }
                     slack += 1e-4 * fabs(want) + 1e-5 * top;
                     if (!(fabs(y[i][r] - want) <= slack))
-                        fail_msg("%s %s: y[%d][%d] = %.9g, wanted %.9g +- %.2g", k->name, dtype_name(t),
-                                 i, r, y[i][r], want, slack);
+                        fail_msg("%s %s: y[%d][%d] = %.9g, wanted %.9g +- %.2g", k->name,
+                                 dtype_name(t), i, r, y[i][r], want, slack);
                 }
         }
         teardown(&p);
@@ -239,7 +248,7 @@ static void encoded_activations(void **state) {
 }
 
 #ifdef HAVE_OPENBLAS
-enum { SAME = 31 };                                      /* OpenBLAS multiplies floats from 32 tokens on */
+enum { SAME = 31 };                         /* OpenBLAS multiplies floats from 32 tokens on */
 #else
 enum { SAME = TOKENS };
 #endif
@@ -277,7 +286,8 @@ static void same_bits(void **state) {
     omp_set_num_threads(threads);
 }
 
-/* Matrices of several types, lengths and packings shared out together: each gets all its rows, with any team. */
+/* Matrices of several types, lengths and packings shared out together:
+ * each gets all its rows, with any team. */
 static void products_together(void **state) {
     (void)state;
     enum { COLS = 512, LD = 5 * ROWS };
@@ -299,11 +309,13 @@ static void products_together(void **state) {
         for (int t = 0; t < TOKENS; t++)                 /* one input for all */
             for (int r = 0; r < ROWS && i > 0; r++) {
                 double sum = 0;
-                for (int c = 0; c < COLS; c++) sum += (double)p[0].x[t * COLS + c] * p[i].dequantised[r * COLS + c];
+                for (int c = 0; c < COLS; c++)
+                    sum += (double)p[0].x[t * COLS + c] * p[i].dequantised[r * COLS + c];
                 p[i].want[t][r] = sum;
             }
     }
-    EACH_SET(k) for (int team = 1; team <= 3; team += 2) for (int b = 0; b < 3; b++) for (int n = 1; n <= MATMUL_MOST; n++) {
+    EACH_SET(k) for (int team = 1; team <= 3; team += 2)
+    for (int b = 0; b < 3; b++) for (int n = 1; n <= MATMUL_MOST; n++) {
         omp_set_num_threads(team);
         assert_int_equal(matrix_pack(k, &p[1].w, NULL), 0);
         memset(y, 0, sizeof y);
@@ -315,8 +327,9 @@ static void products_together(void **state) {
                     int inside = i < n && t < batches[b] && r < copies[i] * ROWS;
                     double want = inside ? p[i].want[t][r % ROWS] : 0;
                     if (y[i][t][r] != want)
-                        fail_msg("%s, %d threads, %d of %d products, %d tokens: y[%d][%d] = %g, wanted %g",
-                                 k->name, team, i + 1, n, batches[b], t, r, y[i][t][r], want);
+                        fail_msg("%s, %d threads, %d of %d products, %d tokens: "
+                                 "y[%d][%d] = %g, wanted %g", k->name, team, i + 1, n,
+                                 batches[b], t, r, y[i][t][r], want);
                 }
         matrix_unpack(&p[1].w);
     }
@@ -337,7 +350,8 @@ static void largest_sums(void **state) {
         setup(&p, t, cols, 1);
         scales_at(t, &d, &m);
         memset(p.file, bytes[b], ROWS * dtype_row_bytes(t, (size_t)cols));
-        for (uint8_t *at = p.file; at < p.file + ROWS * dtype_row_bytes(t, (size_t)cols); at += size) {
+        for (uint8_t *at = p.file; at < p.file + ROWS * dtype_row_bytes(t, (size_t)cols);
+             at += size) {
             uint16_t one = f32_to_f16(1);
             memcpy(at + d, &one, 2);
             if (m >= 0) memcpy(at + m, &one, 2);
@@ -353,7 +367,8 @@ static void largest_sums(void **state) {
                     top = fmax(top, fabs(p.dequantised[c]));
                 }
                 for (int r = 0; r < ROWS; r++)
-                    if (!(fabs(y[i][r] - want) <= (2 * cols / 16 + 4) * FLT_EPSILON / 2 * 3 * top * 127 * cols))
+                    if (!(fabs(y[i][r] - want) <=
+                          (2 * cols / 16 + 4) * FLT_EPSILON / 2 * 3 * top * 127 * cols))
                         fail_msg("%s %s of %02x: y[%d][%d] = %g, wanted %g", k->name, dtype_name(t),
                                  bytes[b], i, r, y[i][r], want);
             }
@@ -421,15 +436,16 @@ static void broken_activations(void **state) {
             for (int i = 0; i < TOKENS; i++)
                 for (int r = 0; r < ROWS; r++)
                     if (i == 5 ? isfinite(broken[i][r]) : broken[i][r] != y[i][r])
-                        fail_msg("%s %s: y[%d][%d] = %g", k->name, dtype_name(t), i, r, broken[i][r]);
+                        fail_msg("%s %s: y[%d][%d] = %g", k->name, dtype_name(t), i, r,
+                                 broken[i][r]);
         }
         teardown(&p);
     }
     acts_close(a);
 }
 
-/* Any bytes are a legal row: scales of NaN, infinity, denormals. Nothing hangs or traps, and a row of sane numbers next
- * to them keeps its result. */
+/* Any bytes are a legal row: scales of NaN, infinity, denormals. Nothing hangs or traps, and a row
+ * of sane numbers next to them keeps its result. */
 static void any_bytes(void **state) {
     (void)state;
     struct acts *a = open_acts();
@@ -475,9 +491,11 @@ static void extreme_activations(void **state) {
             for (int i = 0; i < TOKENS; i++)
                 for (int r = 0; r < ROWS; r++) {
                     double want = p.want[i][r] * scale[s];
-                    double slack = (fabs(p.want[i][r]) + 1e5) * (scale[s] < 1e-36f ? scale[s] * 200 : scale[s] * 1e-4);
+                    double slack = (fabs(p.want[i][r]) + 1e5) *
+                                   (scale[s] < 1e-36f ? scale[s] * 200 : scale[s] * 1e-4);
                     if (!(fabs(y[i][r] - want) <= slack))
-                        fail_msg("%s %s: y[%d][%d] = %g, wanted %g", k->name, dtype_name(t), i, r, y[i][r], want);
+                        fail_msg("%s %s: y[%d][%d] = %g, wanted %g", k->name, dtype_name(t), i, r,
+                                 y[i][r], want);
                 }
         }
         teardown(&p);

@@ -1,4 +1,4 @@
-/* Mode moa: the lengths of spans, what the rings keep, and attention itself against masks in double. */
+/* Mode moa: the lengths of spans, what the rings keep, and attention against masks in double. */
 #include "tests/common/attend.h"
 #include "model/session.h"
 #include "tests/common/check.h"
@@ -27,17 +27,20 @@ static struct attn *mode_new(const char *text, const struct attn_shape *s) {
 /* Spans worked out by hand: truncated, at most the length, at least 128, up to a multiple of 64. */
 static void test_spans(void **state) {
     static const struct { int length; double alpha, beta; int span; } table[] = {
-        { 2048, 0, 0.5, 1024 },     { 4096, 1024, 0.125, 1536 }, { 8192, 2048, 0.25, 4096 }, { 4096, 8192, 0, 4096 },
-        { 2048, -1024, 0.5, 128 },  { 512, -1024, 0.5, 128 },    { 512, -1024, 0.625, 128 }, { 4096, -1024, 0.5, 1024 },
-        { 1000, 0, 1, 1024 },       { 100, 0, 1, 128 },          { 1000, 0, 0.125, 128 },    { 1001, 0, 0.25, 256 },
-        { 1025, 0, 0.5, 512 },      { 1026, 0, 0.5, 576 },       { 1, 0, 0, 128 },           { 130, 0, 1, 192 },
-        { 16384, 8192, 0.875, 16384 },
+        { 2048, 0, 0.5, 1024 },     { 4096, 1024, 0.125, 1536 }, { 8192, 2048, 0.25, 4096 },
+        { 4096, 8192, 0, 4096 },    { 2048, -1024, 0.5, 128 },   { 512, -1024, 0.5, 128 },
+        { 512, -1024, 0.625, 128 }, { 4096, -1024, 0.5, 1024 },  { 1000, 0, 1, 1024 },
+        { 100, 0, 1, 128 },         { 1000, 0, 0.125, 128 },     { 1001, 0, 0.25, 256 },
+        { 1025, 0, 0.5, 512 },      { 1026, 0, 0.5, 576 },       { 1, 0, 0, 128 },
+        { 130, 0, 1, 192 },         { 16384, 8192, 0.875, 16384 },
     };
-    const struct attn_shape s = { .n_layers = 2, .n_heads = 3, .n_kv_heads = 3, .k_dim = 8, .v_dim = 8, .max_batch = 5, .scale = 1 };
+    const struct attn_shape s = { .n_layers = 2, .n_heads = 3, .n_kv_heads = 3, .k_dim = 8,
+                                  .v_dim = 8, .max_batch = 5, .scale = 1 };
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         char text[128];
-        snprintf(text, sizeof text, "moa,alpha=%g,beta=%g,length=%d", table[i].alpha, table[i].beta, table[i].length);
+        snprintf(text, sizeof text, "moa,alpha=%g,beta=%g,length=%d", table[i].alpha, table[i].beta,
+                 table[i].length);
         struct attn *a = mode_new(text, &s);
         for (int head = 0; head < 6; head++) {
             const struct kv_store *st = &attn_stores(a)[head];
@@ -51,8 +54,8 @@ static void test_spans(void **state) {
     }
 }
 
-/* A plan for 2 layers of 6 query heads on 2 KV heads; problems use layer 0. Spans at a length of 500: 128 for 100 and
- * -1024 + 500, 192, 256, 320 for 256 + 62, 512 for all above the length. */
+/* A plan for 2 layers of 6 query heads on 2 KV heads; problems use layer 0. Spans at a length of
+ * 500: 128 for 100 and -1024 + 500, 192, 256, 320 for 256 + 62, 512 for all above the length. */
 static const char plan[] = "{\"alphas\": [[100, 192, 256, 0, -1024, 4096], [0, 0, 0, 0, 0, 0]],\n"
                            " \"betas\": [[0, 0, 0.125, 0.5, 1, 0], [0.5, 0.5, 0.5, 1, 1, 1]]}\n";
 static const int spans[6] = { 128, 192, 320, 256, 128, 512 };
@@ -65,17 +68,19 @@ static const char *plan_mode(void) {
     return text;
 }
 
-/* Each query head applies its own span, before and after the length that was planned; the prompt, in chunks of any size,
- * and token by token give the same bits, with any number of threads. */
+/* Each query head applies its own span, before and after the length that was planned; the prompt,
+ * in chunks of any size, and token by token give the same bits, with any number of threads. */
 static void test_against_mask(void **state) {
     static const int chunks[] = { 1, 7, 64, 333 };
     static const struct { int k_dim, v_dim; enum dtype k, v; const char *kernels; } cases[] = {
-        { 32, 32, DT_F32, DT_F32, NULL }, { 32, 64, DT_Q8_0, DT_Q4_0, NULL }, { 16, 8, DT_BF16, DT_F16, "scalar" },
+        { 32, 32, DT_F32, DT_F32, NULL }, { 32, 64, DT_Q8_0, DT_Q4_0, NULL },
+        { 16, 8, DT_BF16, DT_F16, "scalar" },
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct kernels *k = kernels_pick(cases[i].kernels);
-        struct problem p = problem_new(900, 6, 2, cases[i].k_dim, cases[i].v_dim, cases[i].k, cases[i].v);
+        struct problem p = problem_new(900, 6, 2, cases[i].k_dim, cases[i].v_dim,
+                                       cases[i].k, cases[i].v);
         const size_t n = (size_t)p.n * 6 * p.shape.v_dim;
         double tolerance, *want = problem_naive(&p, mask, &tolerance);
         float *whole = problem_run(&p, plan_mode(), k, p.n);
@@ -94,7 +99,7 @@ static void test_against_mask(void **state) {
     }
 }
 
-/* Keys read are min(p + 1, span) for each query head; a KV head keeps its longest span and no more. */
+/* Keys read are min(p + 1, span) for each query head; a KV head keeps its longest span, no more. */
 static void test_cost(void **state) {
     uint64_t keys, rows, want = 0;
     (void)state;
@@ -115,7 +120,8 @@ static void test_cost(void **state) {
     problem_free(&p);
 }
 
-/* At every step the ring holds, bit for bit, the first 64 tokens and the last span - 64, and does not grow. */
+/* At every step the ring holds, bit for bit,
+ * the first 64 tokens and the last span - 64, and does not grow. */
 static void test_ring(void **state) {
     enum { SPAN = 192, N = 1000 };
     size_t settled = 0;
@@ -139,17 +145,19 @@ static void test_ring(void **state) {
     }
     assert_int_equal(kv_bytes(ring.kv), settled);
     /* 4 pages of sinks and 128 tokens that may straddle 9 pages: one block for each layer */
-    assert_int_equal(settled, 2 * KV_BLOCK_PAGES * (tile_k_bytes(DT_Q8_0, 32) + tile_v_bytes(DT_Q4_0, 32)));
+    assert_int_equal(settled,
+                     2 * KV_BLOCK_PAGES * (tile_k_bytes(DT_Q8_0, 32) + tile_v_bytes(DT_Q4_0, 32)));
     free(out);
     pair_close(ring);
     pair_close(full);
     problem_free(&p);
 }
 
-/* Other modes, to the bit: everything is full attention, the uniform twin is a window with sinks. */
+/* Other modes, to the bit: everything is full attention, the uniform twin a window with sinks. */
 static void test_twins(void **state) {
     static const char *const same[][2] = {
-        { "moa,alpha=0,beta=1", "full" }, { "moa,alpha=9999,beta=0", "full" }, { "moa,beta=1,length=777", "full" },
+        { "moa,alpha=0,beta=1", "full" }, { "moa,alpha=9999,beta=0", "full" },
+        { "moa,beta=1,length=777", "full" },
         { "moa", "stream,sink=64,recent=383" },                /* 388 of 777: 448 */
         { "moa,alpha=0,beta=0.5,length=300", "stream,sink=64,recent=127" },
     };
@@ -158,33 +166,38 @@ static void test_twins(void **state) {
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
         float *got = problem_run(&p, same[i][0], kernels_pick(NULL), 50);
         float *want = problem_run(&p, same[i][1], kernels_pick(NULL), 50);
-        if (memcmp(got, want, (size_t)p.n * 64 * sizeof *got)) fail_msg("%s is not %s", same[i][0], same[i][1]);
+        if (memcmp(got, want, (size_t)p.n * 64 * sizeof *got))
+            fail_msg("%s is not %s", same[i][0], same[i][1]);
         free(got);
         free(want);
     }
     float *short_span = problem_run(&p, "moa,alpha=640,beta=0", kernels_pick(NULL), 50);
     float *full = problem_run(&p, "full", kernels_pick(NULL), 50);
-    for (int t = 0; t < p.n; t++)                              /* not a token longer than the span */
+    for (int t = 0; t < p.n; t++)                              /* no token longer than the span */
         assert_int_equal(!memcmp(full + t * 64, short_span + t * 64, 64 * sizeof *full), t < 640);
     free(short_span);
     free(full);
     problem_free(&p);
 }
 
-/* Heads that change places, together with their lines of the plan, take their outputs along and change nothing else. */
+/* Heads that change places, together with their lines of the plan,
+ * take their outputs along and change nothing else. */
 static void test_heads_change_places(void **state) {
-    static const int from[6] = { 5, 3, 4, 1, 0, 2 };           /* the groups, and the heads within them */
-    static const double alpha[6] = { 100, 192, 256, 0, -1024, 4096 }, beta[6] = { 0, 0, 0.125, 0.5, 1, 0 };
+    static const int from[6] = { 5, 3, 4, 1, 0, 2 };           /* groups, and heads within them */
+    static const double alpha[6] = { 100, 192, 256, 0, -1024, 4096 },
+                        beta[6] = { 0, 0, 0.125, 0.5, 1, 0 };
     char text[512] = "{\"alphas\": [", line[320];
     (void)state;
     for (int m = 0; m < 2; m++) {
         for (int l = 0; l < 2; l++)
             for (int h = 0; h < 6; h++)
-                snprintf(text + strlen(text), sizeof text - strlen(text), "%s%g%s", h ? ", " : l ? ", [" : "[",
-                         m ? beta[from[h]] : alpha[from[h]], h == 5 ? "]" : "");
+                snprintf(text + strlen(text), sizeof text - strlen(text), "%s%g%s",
+                         h ? ", " : l ? ", [" : "[", m ? beta[from[h]] : alpha[from[h]],
+                         h == 5 ? "]" : "");
         strcat(text, m ? "]}" : "], \"betas\": [");
     }
-    struct problem p = problem_new(600, 6, 2, 16, 16, DT_F32, DT_F32), r = problem_new(600, 6, 2, 16, 16, DT_F32, DT_F32);
+    struct problem p = problem_new(600, 6, 2, 16, 16, DT_F32, DT_F32),
+                   r = problem_new(600, 6, 2, 16, 16, DT_F32, DT_F32);
     float *want = problem_run(&p, plan_mode(), kernels_pick(NULL), 60);
     for (int t = 0; t < p.n; t++) {
         for (int h = 0; h < 6; h++)
@@ -198,28 +211,33 @@ static void test_heads_change_places(void **state) {
     float *got = problem_run(&r, line, kernels_pick(NULL), 60);
     for (int t = 0; t < p.n; t++)
         for (int h = 0; h < 6; h++)
-            assert_memory_equal(got + (t * 6 + h) * 16, want + (t * 6 + from[h]) * 16, 16 * sizeof(float));
+            assert_memory_equal(got + (t * 6 + h) * 16, want + (t * 6 + from[h]) * 16,
+                                16 * sizeof(float));
     free(want);
     free(got);
     problem_free(&p);
     problem_free(&r);
 }
 
-static void refused(const char *text, const struct attn_shape *s, const char *one, const char *other) {
+static void refused(const char *text, const struct attn_shape *s, const char *one,
+                    const char *other) {
     struct attn *a;
     struct err err = { .msg = "" };
     if (!attn_open(&a, text, s, kernels_pick(NULL), &err)) fail_msg("taken: %s", text);
-    if (!strstr(err.msg, one) || !strstr(err.msg, other)) fail_msg("%s: says \"%s\", not %s and %s", text, err.msg, one, other);
+    if (!strstr(err.msg, one) || !strstr(err.msg, other))
+        fail_msg("%s: says \"%s\", not %s and %s", text, err.msg, one, other);
 }
 
 static void test_arguments(void **state) {
-    struct attn_shape s = { .n_layers = 2, .n_heads = 6, .n_kv_heads = 2, .k_dim = 8, .v_dim = 8, .max_batch = 4,
-                            .max_tokens = 1000, .scale = 1 };
+    struct attn_shape s = { .n_layers = 2, .n_heads = 6, .n_kv_heads = 2, .k_dim = 8,
+                            .v_dim = 8, .max_batch = 4, .max_tokens = 1000, .scale = 1 };
     static const struct { const char *text, *says; } bad[] = {
-        { "", "JSON" }, { "[1]", "JSON object" }, { "{\"betas\": [[0,0,0,0,0,0],[0,0,0,0,0,0]]}", "alphas" },
+        { "", "JSON" }, { "[1]", "JSON object" },
+        { "{\"betas\": [[0,0,0,0,0,0],[0,0,0,0,0,0]]}", "alphas" },
         { "{\"alphas\": [[0,0,0,0,0,0],[0,0,0,0,0,0]]}", "betas" },
-        { "{\"alphas\": [[0,0,0,0,0,0]]}", "1 x 6" }, { "{\"alphas\": []}", "0 x 0" }, { "{\"alphas\": [1, 2]}", "2 x 0" },
-        { "{\"alphas\": [[0,0],[0,0]]}", "2 x 2" }, { "{\"alphas\": [[0,0,0,0,0,0],[0,0,0,0,0]]}", "5 numbers" },
+        { "{\"alphas\": [[0,0,0,0,0,0]]}", "1 x 6" }, { "{\"alphas\": []}", "0 x 0" },
+        { "{\"alphas\": [1, 2]}", "2 x 0" }, { "{\"alphas\": [[0,0],[0,0]]}", "2 x 2" },
+        { "{\"alphas\": [[0,0,0,0,0,0],[0,0,0,0,0]]}", "5 numbers" },
         { "{\"alphas\": [[0,0,0,0,0,0],{\"a\":1}]}", "0 numbers" },
         { "{\"alphas\": [[0,0,0,0,0,0],[0,0,\"1\",0,0,0]]}", "layer 1, head 2" },
         { "{\"alphas\": [[0,0,0,0,0,0],[0,0,1e999,0,0,0]]}", "layer 1, head 2" },
@@ -236,7 +254,7 @@ static void test_arguments(void **state) {
     s.n_layers = 2;
     refused("moa,plan=/nonexistent/plan", &s, "/nonexistent/plan", "");
     refused("moa,plan=p,beta=0.25", &s, "plan=p", "beta=0.25");
-    assert_int_equal(attn_check("moa,plan=p,alpha=3", &err), -1);          /* seen without a model */
+    assert_int_equal(attn_check("moa,plan=p,alpha=3", &err), -1);     /* seen without a model */
     assert_int_equal(attn_check("moa,plan=p,length=3", &err), 0);
     refused("moa,beta=nan", &s, "beta=nan", "");
     refused("moa,length=-1", &s, "length=-1", "");
@@ -250,14 +268,16 @@ static void test_arguments(void **state) {
     assert_non_null(attn_warning(shorter));
     attn_close(a);
     attn_close(shorter);
-    s.n_heads = 130;                                           /* groups of 65: alike, or not at all */
+    s.n_heads = 130;                                       /* groups of 65: alike, or not at all */
     attn_close(mode_new("moa", &s));
     char *wide = malloc(4096);
     int used = 0;
     for (int m = 0; m < 2; m++)
         for (int i = 0; i < 260; i++)
-            used += snprintf(wide + used, (size_t)(4096 - used), "%s%d%s", i ? i % 130 ? "," : ",[" : m ? ",\"betas\":[[" : "{\"alphas\":[[",
-                             !m && !i ? 512 : 0, i == 259 ? m ? "]]}" : "]]" : i % 130 == 129 ? "]" : "");
+            used += snprintf(wide + used, (size_t)(4096 - used), "%s%d%s",
+                             i ? i % 130 ? "," : ",[" : m ? ",\"betas\":[[" : "{\"alphas\":[[",
+                             !m && !i ? 512 : 0,
+                             i == 259 ? m ? "]]}" : "]]" : i % 130 == 129 ? "]" : "");
     snprintf(text, sizeof text, "moa,plan=%s", write_plan(wide));
     refused(text, &s, "65", "64");
     free(wide);
@@ -266,7 +286,8 @@ static void test_arguments(void **state) {
 /* Through a model the planned length is the session's context. */
 static void test_session(void **state) {
     enum { N = 300 };
-    static const char *const modes[] = { "full", "moa,beta=1", "stream,sink=64,recent=127", "moa" };   /* 150 of 300: 192 */
+    /* The spans of plain moa: 150 of 300, up to 192. */
+    static const char *const modes[] = { "full", "moa,beta=1", "stream,sink=64,recent=127", "moa" };
     const char *path = temp_path("moa.gguf");
     struct gguf *file;
     struct model *model;
@@ -275,16 +296,18 @@ static void test_session(void **state) {
     int32_t ids[N];
     uint64_t seed = 3;
     (void)state;
-    tiny_write(path, &(struct tiny){ .type = DT_F32, .n_layers = 2, .n_embd = 64, .n_ff = 64, .n_heads = 4, .n_kv_heads = 2,
-                                     .n_vocab = 101, .seed = 5 });
+    tiny_write(path, &(struct tiny){ .type = DT_F32, .n_layers = 2, .n_embd = 64, .n_ff = 64,
+                                     .n_heads = 4, .n_kv_heads = 2, .n_vocab = 101, .seed = 5 });
     if (gguf_open(&file, path, NULL, &err) ||
         model_open(&model, file, &(struct model_options){ .kernels = kernels_pick(NULL) }, &err))
         fail_msg("%s", err.msg);
     for (int i = 0; i < N; i++) ids[i] = (int32_t)(noise(&seed) % 101);
     for (int m = 0; m < 4; m++) {
-        const struct session_options o = { .n_ctx = N, .batch = 32, .type_k = DT_F16, .type_v = DT_F16, .attn = modes[m] };
+        const struct session_options o = { .n_ctx = N, .batch = 32, .type_k = DT_F16,
+                                           .type_v = DT_F16, .attn = modes[m] };
         struct session *s;
-        if (session_open(&s, model, &o, &err) || session_eval(s, ids, N - 9, &err)) fail_msg("%s", err.msg);
+        if (session_open(&s, model, &o, &err) || session_eval(s, ids, N - 9, &err))
+            fail_msg("%s", err.msg);
         for (int i = N - 9; i < N; i++)
             if (session_eval(s, ids + i, 1, &err)) fail_msg("%s", err.msg);
         logits[m] = malloc(101 * sizeof **logits);
@@ -301,8 +324,9 @@ static void test_session(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_spans), cmocka_unit_test(test_against_mask), cmocka_unit_test(test_cost),
-        cmocka_unit_test(test_ring), cmocka_unit_test(test_twins), cmocka_unit_test(test_heads_change_places),
+        cmocka_unit_test(test_spans), cmocka_unit_test(test_against_mask),
+        cmocka_unit_test(test_cost), cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_twins), cmocka_unit_test(test_heads_change_places),
         cmocka_unit_test(test_arguments), cmocka_unit_test(test_session),
     };
     omp_set_num_threads(1);

@@ -1,4 +1,5 @@
-/* The whole forward pass against a double-precision reference, on random models of many shapes and every weight type. */
+/* The whole forward pass against a double-precision reference,
+ * on random models of many shapes and every weight type. */
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -19,7 +20,8 @@ static struct loaded load(const char *path, const char *kernels, bool repack) {
     struct loaded l = { 0 };
     struct err err = { .msg = "" };
     const struct kernels *k = kernels_pick(kernels);
-    if (gguf_open(&l.file, path, NULL, &err) || model_open(&l.model, l.file, &(struct model_options){ .kernels = k }, &err) ||
+    if (gguf_open(&l.file, path, NULL, &err) ||
+        model_open(&l.model, l.file, &(struct model_options){ .kernels = k }, &err) ||
         (repack && model_repack(l.model, &err)))
         fail_msg("%s", err.msg);
     return l;
@@ -43,16 +45,19 @@ static float *run(const struct model *m, int batch, enum dtype kv) {
         session_rows(s, 0, now, out + (size_t)i * m->c.n_vocab);
     }
     assert_int_equal(session_pos(s), N);
-    assert_memory_equal(session_logits(s), out + (size_t)(N - 1) * m->c.n_vocab, (size_t)m->c.n_vocab * sizeof *out);
+    assert_memory_equal(session_logits(s), out + (size_t)(N - 1) * m->c.n_vocab,
+                        (size_t)m->c.n_vocab * sizeof *out);
     session_close(s);
     return out;
 }
 
-static const struct tiny base = { .type = DT_F32, .n_layers = 2, .n_embd = 256, .n_ff = 256, .n_heads = 8, .n_kv_heads = 2,
-                                  .n_vocab = 203, .seed = 11 };
+static const struct tiny base = { .type = DT_F32, .n_layers = 2, .n_embd = 256, .n_ff = 256,
+                                  .n_heads = 8, .n_kv_heads = 2, .n_vocab = 203, .seed = 11 };
 
-/* Calls check() on the model's closeness to the reference for every kernel set of this CPU, repacked and not. */
-static void each_set(const struct tiny *t, const char *what, enum dtype kv, void (*check)(const char *, struct closeness)) {
+/* Calls check() on the model's closeness to the reference
+ * for every kernel set of this CPU, repacked and not. */
+static void each_set(const struct tiny *t, const char *what, enum dtype kv,
+                     void (*check)(const char *, struct closeness)) {
     const char *path = temp_path("model.gguf"), *sets = kernels_names();
     char set[16], label[128];
     double *want = NULL;
@@ -64,7 +69,8 @@ static void each_set(const struct tiny *t, const char *what, enum dtype kv, void
             int v = t->n_vocab;
             if (!want) want = reference_logits(l.file, ids, N, &v);
             float *got = run(l.model, 32, kv);
-            snprintf(label, sizeof label, "%s, %s, KV %s, %s%s", what, dtype_name(t->type), dtype_name(kv), set, repack ? ", repacked" : "");
+            snprintf(label, sizeof label, "%s, %s, KV %s, %s%s", what, dtype_name(t->type),
+                     dtype_name(kv), set, repack ? ", repacked" : "");
             check(label, compare_logits(want, got, N, v));
             free(got);
             unload(&l);
@@ -94,7 +100,7 @@ static void test_shapes(void **state) {
     exact("mha", t);
     t = base, t.n_kv_heads = 1;
     exact("mqa", t);
-    t = base, t.tied = true, t.head_dim = 48, t.rope_factors = true;      /* query width 384 != n_embd */
+    t = base, t.tied = true, t.head_dim = 48, t.rope_factors = true;   /* q width 384 != n_embd */
     exact("wide heads, tied, factors", t);
     t = base, t.head_dim = 64, t.v_dim = 32, t.n_rot = 24;
     exact("value length, partial rotation", t);
@@ -110,12 +116,14 @@ static void test_shapes(void **state) {
 
 /* The reference has the same weights, so only 8-bit activations and rounding differ. */
 static void is_close(const char *what, struct closeness c) {
-    if (!(c.mean_kl <= 1e-3 && c.argmax >= 0.9)) fail_msg("%s: KL %g, argmax %g", what, c.mean_kl, c.argmax);
+    if (!(c.mean_kl <= 1e-3 && c.argmax >= 0.9))
+        fail_msg("%s: KL %g, argmax %g", what, c.mean_kl, c.argmax);
 }
 
 static void test_quantised(void **state) {
     (void)state;
-    const enum dtype types[] = { DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL, DT_IQ4_XS };
+    const enum dtype types[] = { DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_Q2_K, DT_Q3_K,
+                                 DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL, DT_IQ4_XS };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct tiny t = base;
         t.type = types[i];
@@ -130,7 +138,8 @@ static void within_limit(const char *what, struct closeness c) {
 
 static void test_kv_types(void **state) {
     (void)state;
-    const struct { enum dtype type; double kl; } kinds[] = { { DT_F16, 1e-5 }, { DT_BF16, 2e-4 }, { DT_Q8_0, 2e-4 }, { DT_Q4_0, 5e-2 } };
+    const struct { enum dtype type; double kl; } kinds[] = {
+        { DT_F16, 1e-5 }, { DT_BF16, 2e-4 }, { DT_Q8_0, 2e-4 }, { DT_Q4_0, 5e-2 } };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         kl_limit = kinds[i].kl;
         each_set(&base, "cache", kinds[i].type, within_limit);
@@ -141,7 +150,7 @@ static void test_kv_types(void **state) {
 static void test_same_bits(void **state) {
     (void)state;
     const enum dtype types[] = {
-#ifndef HAVE_OPENBLAS                               /* which sums many tokens in an order of its own */
+#ifndef HAVE_OPENBLAS                       /* which sums many tokens in an order of its own */
         DT_F32, DT_F16,
 #endif
         DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q6_K };
@@ -161,7 +170,8 @@ static void test_same_bits(void **state) {
                 omp_set_num_threads(2 + b % 2);
                 float *got = run(l.model, batches[b], DT_F16);
                 if (memcmp(want, got, (size_t)N * t.n_vocab * sizeof *got))
-                    fail_msg("%s %s: chunks of %d with %d threads differ", dtype_name(types[i]), set, batches[b], 2 + b % 2);
+                    fail_msg("%s %s: chunks of %d with %d threads differ", dtype_name(types[i]),
+                             set, batches[b], 2 + b % 2);
                 free(got);
             }
             free(want);
@@ -178,13 +188,14 @@ static void test_truncate(void **state) {
     struct loaded l = load(path, NULL, true);
     struct session *s = NULL;
     struct err err = { .msg = "" };
-    const struct session_options o = { .n_ctx = N, .batch = 16, .type_k = DT_F16, .type_v = DT_F16 };
+    const struct session_options o = { .n_ctx = N, .batch = 16, .type_k = DT_F16,
+                                       .type_v = DT_F16 };
     assert_int_equal(session_open(&s, l.model, &o, &err), 0);
     assert_null(session_logits(s));
     assert_int_equal(session_eval(s, ids, N, &err), 0);
     float *want = malloc((size_t)base.n_vocab * sizeof *want);
     memcpy(want, session_logits(s), (size_t)base.n_vocab * sizeof *want);
-    for (int keep = 0; keep < N; keep += 13) {              /* forget, feed something else, forget again, redo */
+    for (int keep = 0; keep < N; keep += 13) {   /* forget, feed other ids, forget again, redo */
         session_truncate(s, keep);
         assert_int_equal(session_eval(s, ids, N - keep < 5 ? N - keep : 5, &err), 0);
         session_truncate(s, keep);
@@ -206,7 +217,9 @@ static void test_truncate(void **state) {
 int main(void) {
     uint64_t rng = 5;
     for (int i = 0; i < N; i++) ids[i] = (int32_t)(noise(&rng) % (uint64_t)base.n_vocab);
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_shapes), cmocka_unit_test(test_quantised), cmocka_unit_test(test_kv_types),
-                                        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_truncate) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_quantised),
+        cmocka_unit_test(test_kv_types), cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_truncate) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,11 +19,14 @@ static struct err err;
 
 static struct row sample(int length, double depth, int seed, double score) {
     static const char *const reference[] = { "7", "\"eight\"" };
-    return (struct row){ .model = "m", .version = "story-d4-n32", .attn = "full", .attn_params = "", .type_k = "F16", .type_v = "F16",
-                         .context_length = length, .seed = seed, .depth_percent = depth, .needle = "a \"b\"\n", .response = "\xc3\xa4",
-                         .timestamp = "2026-01-02 03:04:05+0000", .reference = reference, .n_references = 2, .score = score,
-                         .seconds = 1.5, .kv_bytes = 5e9, .prefill_tps = 100, .decode_tps = -1, .keys_read = 12.5,
-                         .prefill_keys_read = INFINITY, .prompt_tokens = length - 32, .prefill_tokens = 7, .predicted_tokens = 1 };
+    return (struct row){ .model = "m", .version = "story-d4-n32", .attn = "full", .attn_params = "",
+                         .type_k = "F16", .type_v = "F16", .context_length = length, .seed = seed,
+                         .depth_percent = depth, .needle = "a \"b\"\n", .response = "\xc3\xa4",
+                         .timestamp = "2026-01-02 03:04:05+0000", .reference = reference,
+                         .n_references = 2, .score = score, .seconds = 1.5, .kv_bytes = 5e9,
+                         .prefill_tps = 100, .decode_tps = -1, .keys_read = 12.5,
+                         .prefill_keys_read = INFINITY, .prompt_tokens = length - 32,
+                         .prefill_tokens = 7, .predicted_tokens = 1 };
 }
 
 static struct rows opened(const char *path) {
@@ -62,8 +65,10 @@ static void test_round_trip(void **state) {
     assert_string_equal(r->needle, "a \"b\"\n");
     assert_string_equal(r->response, "\xc3\xa4");
     assert_string_equal(r->timestamp, "2026-01-02 03:04:05+0000");
-    assert_true(r->context_length == 1024 && r->seed == 3 && r->depth_percent == 12.5 && r->score == 0.25 && r->kv_bytes == 5e9);
-    assert_true(r->prefill_tps == 100 && r->decode_tps == -1 && r->keys_read == 12.5 && r->prefill_keys_read == -1);
+    assert_true(r->context_length == 1024 && r->seed == 3 && r->depth_percent == 12.5 &&
+                r->score == 0.25 && r->kv_bytes == 5e9);
+    assert_true(r->prefill_tps == 100 && r->decode_tps == -1 && r->keys_read == 12.5 &&
+                r->prefill_keys_read == -1);
     assert_true(r->prompt_tokens == 992 && r->prefill_tokens == 7 && r->predicted_tokens == 1);
     rows_close(&s);
 }
@@ -77,8 +82,10 @@ static void test_find(void **state) {
     add(&s, like);
     assert_non_null(rows_find(&s, &like));
     for (int i = 0; i < 9; i++) other[i] = like;
-    other[0].model = "n", other[1].version = "x", other[2].attn = "hip", other[3].attn_params = "k=1", other[4].type_k = "F32";
-    other[5].type_v = "Q8_0", other[6].context_length = 2048, other[7].seed = 2, other[8].depth_percent = 50.5;
+    other[0].model = "n", other[1].version = "x", other[2].attn = "hip",
+    other[3].attn_params = "k=1", other[4].type_k = "F32";
+    other[5].type_v = "Q8_0", other[6].context_length = 2048,
+    other[7].seed = 2, other[8].depth_percent = 50.5;
     for (int i = 0; i < 9; i++)
         if (rows_find(&s, &other[i])) fail_msg("difference %d is not seen", i);
     rows_close(&s);
@@ -113,11 +120,15 @@ static void test_repair(void **state) {
 
 static void test_foreign(void **state) {
     (void)state;
-    static const char *const lines[] = { "hello\n", "{\"a\":1}\n", "[]\n", "{\"model\":\"m\"\n", "{\"model\":1}", "7",
-        "{\"model\":\"m\",\"version\":\"v\",\"attn\":\"full\",\"attn_params\":\"\",\"type_k\":\"F16\",\"type_v\":\"F16\",\"seed\":1,"
+    static const char *const lines[] = {
+        "hello\n", "{\"a\":1}\n", "[]\n", "{\"model\":\"m\"\n", "{\"model\":1}", "7",
+        "{\"model\":\"m\",\"version\":\"v\",\"attn\":\"full\",\"attn_params\":\"\","
+        "\"type_k\":\"F16\",\"type_v\":\"F16\",\"seed\":1,"
         "\"context_length\":1e300,\"depth_percent\":50,\"score\":1}\n",
-        "{\"model\":\"m\",\"version\":\"v\",\"attn\":\"full\",\"attn_params\":\"\",\"type_k\":\"F16\",\"type_v\":\"F16\",\"seed\":1,"
-        "\"context_length\":100,\"depth_percent\":50,\"score\":2}\n" };
+        "{\"model\":\"m\",\"version\":\"v\",\"attn\":\"full\",\"attn_params\":\"\","
+        "\"type_k\":\"F16\",\"type_v\":\"F16\",\"seed\":1,"
+        "\"context_length\":100,\"depth_percent\":50,\"score\":2}\n"
+    };
     const char *path = temp_path("foreign.jsonl");
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         struct rows s;
@@ -143,7 +154,7 @@ static void test_shared(void **state) {
     pid_t child[WRITERS];
     for (int w = 0; w < WRITERS; w++)
         if (!(child[w] = fork())) {
-            for (int i = 0; i < EACH; i++) {                /* open anew each time: repairing meets writing */
+            for (int i = 0; i < EACH; i++) {    /* open anew each time: repairing meets writing */
                 struct rows s = ROWS_NONE;
                 struct row r = sample(1024, i, w, 1);
                 if (rows_open(&s, path, &err) || rows_add(&s, &r, &err)) _exit(1);
@@ -153,7 +164,8 @@ static void test_shared(void **state) {
         }
     for (int w = 0; w < WRITERS; w++) {
         int status;
-        assert_true(waitpid(child[w], &status, 0) == child[w] && WIFEXITED(status) && !WEXITSTATUS(status));
+        assert_true(waitpid(child[w], &status, 0) == child[w] && WIFEXITED(status) &&
+                    !WEXITSTATUS(status));
     }
     struct rows s = opened(path);
     assert_false(s.cut);
@@ -178,7 +190,7 @@ static void test_grid(void **state) {
     add(&s, sample(1024, 0, 2, 0.5));
     add(&s, sample(1024, 0, 3, 0));
     add(&s, sample(1024, 100, 1, 0));
-    for (int i = 0; i < 4; i++) {                           /* three sets of parameters, one of them for two cache types */
+    for (int i = 0; i < 4; i++) {   /* three sets of parameters, one of them for two cache types */
         struct row r = sample(1024, 0, 1, 0);
         static const char *const params[] = { "k=1", "k=2", "k=3", "k=2" };
         r.attn = "hip", r.attn_params = params[i], r.type_k = r.type_v = i == 3 ? "Q8_0" : "F16";
@@ -190,14 +202,16 @@ static void test_grid(void **state) {
     assert_true(a->n_lengths == 2 && a->length[0] == 1024 && a->length[1] == 4096);
     assert_true(a->n_depths == 2 && a->depth[0] == 0 && a->depth[1] == 100);
     assert_true(a->score[0] == 0.5 && isnan(a->score[1]) && a->score[2] == 0 && a->score[3] == 1);
-    assert_true(a->column[0].cells == 4 && a->column[0].score == 0.375 && a->column[0].decode_tps == -1 && a->column[0].keys_read == 12.5);
+    assert_true(a->column[0].cells == 4 && a->column[0].score == 0.375 &&
+                a->column[0].decode_tps == -1 && a->column[0].keys_read == 12.5);
     assert_string_equal(g.grid[1].first->type_k, "Q8_0");
     char *text = NULL;
     size_t n;
     FILE *f = open_memstream(&text, &n);
     grids_print(&g, f);
     fclose(f);
-    assert_non_null(strstr(text, "| m | story-d4-n32 | full | F16 | 1k | 4 | 0.375 | 4768.37 | 12 | 100.0 | - |\n"));
+    assert_non_null(strstr(text, "| m | story-d4-n32 | full | F16 | 1k | 4 | 0.375 | 4768.37 | 12 "
+                                 "| 100.0 | - |\n"));
     assert_non_null(strstr(text, "| m | story-d4-n32 | full | Q8_0/F16 | 2k | 1 | 0.500 |"));
     assert_non_null(strstr(text, "| hip | F16 | 1k | 1 | 0.000 |"));
     assert_non_null(strstr(text, "| hip-2 | F16 |"));
@@ -208,8 +222,10 @@ static void test_grid(void **state) {
     free(text);
     const char *path = temp_path("grid.png");
     assert_int_equal(grids_draw(&g, path, &err), 0);
-    assert_true(size_of(path) > 0 && size_of(temp_path("grid.full-F16.png")) > 0 && size_of(temp_path("grid.full-Q8_0-F16.png")) > 0);
-    assert_true(size_of(temp_path("grid.hip-3-F16.png")) > 0 && size_of(temp_path("grid.hip-2-Q8_0.png")) > 0);
+    assert_true(size_of(path) > 0 && size_of(temp_path("grid.full-F16.png")) > 0 &&
+                size_of(temp_path("grid.full-Q8_0-F16.png")) > 0);
+    assert_true(size_of(temp_path("grid.hip-3-F16.png")) > 0 &&
+                size_of(temp_path("grid.hip-2-Q8_0.png")) > 0);
     assert_int_equal(grids_draw(&g, "/nowhere/at/all.png", &err), -1);
     assert_non_null(strstr(err.msg, "/nowhere/at/all.png"));
     grids_free(&g);
@@ -225,13 +241,16 @@ static char *pivot(const struct grids *g, bool by_test, bool by_length) {
     return text;
 }
 
-/* Means over rows, not over means; what nobody measured is a dash; tests in order of appearance, lengths in theirs. */
+/* Means over rows, not over means; what nobody measured is a dash;
+ * tests in order of appearance, lengths in theirs. */
 static void test_pivot(void **state) {
     (void)state;
     struct rows s = ROWS_NONE;
     struct grids g;
-    struct row hop = sample(2048, 0, 1, 0), hop_long = sample(1024, 0, 1, 0.25), q = sample(1024, 0, 1, 0.5);
-    hop.version = "hop-d4-n32", hop_long.version = "hop-d4-n32", hop_long.attn = "hip", hop_long.attn_params = "k=1";
+    struct row hop = sample(2048, 0, 1, 0), hop_long = sample(1024, 0, 1, 0.25),
+               q = sample(1024, 0, 1, 0.5);
+    hop.version = "hop-d4-n32", hop_long.version = "hop-d4-n32",
+    hop_long.attn = "hip", hop_long.attn_params = "k=1";
     q.type_k = "Q8_0";
     add(&s, sample(4096, 0, 1, 1));
     add(&s, hop);
@@ -242,8 +261,10 @@ static void test_pivot(void **state) {
     add(&s, q);
     assert_int_equal(grids_make(&g, &s, &err), 0);
     char *text = pivot(&g, true, true);
-    assert_string_equal(text, "| attn | KV | story 1k | story 4k | hop 1k | hop 2k |\n|---|---|---:|---:|---:|---:|\n"
-                              "| full | F16 | 0.33 | 1.00 | - | 0.00 |\n| hip | F16 | - | - | 0.25 | - |\n"
+    assert_string_equal(text, "| attn | KV | story 1k | story 4k | hop 1k | hop 2k |\n"
+                              "|---|---|---:|---:|---:|---:|\n"
+                              "| full | F16 | 0.33 | 1.00 | - | 0.00 |\n"
+                              "| hip | F16 | - | - | 0.25 | - |\n"
                               "| full | Q8_0/F16 | 0.50 | - | - | - |\n\nhip: k=1\n");
     free(text);
     text = pivot(&g, true, false);
@@ -255,7 +276,7 @@ static void test_pivot(void **state) {
     assert_non_null(strstr(text, "| full | F16 | 0.33 | 0.00 | 1.00 |\n"));
     free(text);
     grids_free(&g);
-    struct row other = sample(1024, 0, 1, 1);       /* another model, and another test that begins alike */
+    struct row other = sample(1024, 0, 1, 1);   /* another model, another test that begins alike */
     other.model = "n", other.version = "story-d8-n32";
     add(&s, other);
     assert_int_equal(grids_make(&g, &s, &err), 0);
@@ -267,7 +288,7 @@ static void test_pivot(void **state) {
     rows_close(&s);
 }
 
-/* ---- pictures -------------------------------------------------------------------------------------------------------- */
+/* ---- pictures -------------------------------------------------------------------------------- */
 
 struct picture { int w, h; uint8_t *rgb; };
 
@@ -282,7 +303,8 @@ static struct picture read_png(const char *path) {
 
 static int count(const struct picture *p, int r, int g, int b) {
     int n = 0;
-    for (const uint8_t *q = p->rgb; q < p->rgb + (size_t)p->w * (size_t)p->h * 3; q += 3) n += q[0] == r && q[1] == g && q[2] == b;
+    for (const uint8_t *q = p->rgb; q < p->rgb + (size_t)p->w * (size_t)p->h * 3; q += 3)
+        n += q[0] == r && q[1] == g && q[2] == b;
     return n;
 }
 
@@ -292,12 +314,17 @@ static void test_heatmap(void **state) {
     const int length[] = { 1024, 2048, 3000 };
     const double depth[] = { 0, 50 }, score[] = { 1, 1, 0, 0, NAN, 1 };
     const struct heatmap m = { "full", "", 3, 2, length, depth, score };
-    const struct heatmap two[] = { m, { "another,with=a,very=long,list=of,parameters=that,have=to,be=wrapped", "x y", 1, 1, length, depth, score } };
+    const struct heatmap two[] = {
+        m, { "another,with=a,very=long,list=of,parameters=that,have=to,be=wrapped", "x y", 1, 1,
+             length, depth, score }
+    };
     const char *path = temp_path("heat.png");
     if (heatmap_draw(path, &m, 1, &err)) fail_msg("%s", err.msg);
     struct picture p = read_png(path);
-    const int found = count(&p, 172, 226, 158), lost = count(&p, 74, 14, 44), unknown = count(&p, 226, 226, 226), w = p.w;
-    if (found <= 2 * unknown || lost <= unknown || unknown < 500) fail_msg("found %d lost %d unknown %d pixels", found, lost, unknown);
+    const int found = count(&p, 172, 226, 158), lost = count(&p, 74, 14, 44),
+              unknown = count(&p, 226, 226, 226), w = p.w;
+    if (found <= 2 * unknown || lost <= unknown || unknown < 500)
+        fail_msg("found %d lost %d unknown %d pixels", found, lost, unknown);
     assert_true(found > lost && found < 4 * unknown && lost < 2 * unknown + 500);
     free(p.rgb);
     if (heatmap_draw(path, two, 2, &err)) fail_msg("%s", err.msg);
@@ -321,11 +348,13 @@ static void test_letters(void **state) {
         canvas_text(&c, 8, 8, 18, (struct colour){ 0, 0, 0 }, text);
         for (int y = 0; y < 40; y++)
             for (int x = 0; x < 30; x++)
-                if ((x < 5 || x > 23 || y < 5 || y > 36) && c.rgb[(y * 30 + x) * 3] != 255) fail_msg("'%c' has ink at %d,%d", ch, x, y);
+                if ((x < 5 || x > 23 || y < 5 || y > 36) && c.rgb[(y * 30 + x) * 3] != 255)
+                    fail_msg("'%c' has ink at %d,%d", ch, x, y);
         memcpy(seen[ch], c.rgb, sizeof seen[ch]);
         canvas_close(&c);
         for (int other = 33; other < ch; other++)
-            if (!memcmp(seen[ch], seen[other], sizeof seen[ch]) && !(ch == 'O' && other == '0')) fail_msg("'%c' looks like '%c'", ch, other);
+            if (!memcmp(seen[ch], seen[other], sizeof seen[ch]) && !(ch == 'O' && other == '0'))
+                fail_msg("'%c' looks like '%c'", ch, other);
     }
     assert_int_equal(canvas_open(&c, 20, 20, &err), 0);
     canvas_text(&c, -10, 15, 18, (struct colour){ 0, 0, 0 }, "clipped at every side \xc3\xa4");
@@ -333,12 +362,14 @@ static void test_letters(void **state) {
     assert_true(c.rgb[0] == 1 && c.rgb[20 * 20 * 3 - 1] == 3);
     canvas_close(&c);
     assert_int_equal(canvas_open(&c, 0, 5, &err), -1);
-    assert_true(canvas_text_width(12, "ab") > canvas_text_width(12, "a") && canvas_text_width(12, "") == 0);
+    assert_true(canvas_text_width(12, "ab") > canvas_text_width(12, "a") &&
+                canvas_text_width(12, "") == 0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_find), cmocka_unit_test(test_repair), cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_find),
+        cmocka_unit_test(test_repair), cmocka_unit_test(test_foreign),
         cmocka_unit_test(test_shared), cmocka_unit_test(test_grid), cmocka_unit_test(test_pivot),
         cmocka_unit_test(test_heatmap), cmocka_unit_test(test_letters),
     };

@@ -1,4 +1,5 @@
-/* What needle hides and where: lists of a command line, facts and scores, haystacks of exact length. */
+/* What needle hides and where: lists of a command line,
+ * facts and scores, haystacks of exact length. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 
 static struct err err;
 
-/* ---- lists --------------------------------------------------------------------------------------------------------- */
+/* ---- lists ----------------------------------------------------------------------------------- */
 
 static void test_lengths(void **state) {
     (void)state;
@@ -19,9 +20,11 @@ static void test_lengths(void **state) {
     assert_int_equal(l.n, 3);
     const int want[] = { 1000, 1024, 4096 };
     assert_memory_equal(l.at, want, sizeof want);
-    static const char *const wrong[] = { "", "1k,", ",1k", "15", "many", "1k 2k", "99999999999", "11111111111111111111111111111111111" };
+    static const char *const wrong[] = { "", "1k,", ",1k", "15", "many", "1k 2k", "99999999999",
+                                         "11111111111111111111111111111111111" };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        if (!lengths_parse(wrong[i], &l, &err) || !strstr(err.msg, "--lengths")) fail_msg("'%s': %s", wrong[i], err.msg);
+        if (!lengths_parse(wrong[i], &l, &err) || !strstr(err.msg, "--lengths"))
+            fail_msg("'%s': %s", wrong[i], err.msg);
 }
 
 static void test_depths(void **state) {
@@ -36,16 +39,19 @@ static void test_depths(void **state) {
     assert_memory_equal(d.at, want, sizeof want);
     assert_int_equal(depths_parse("0:100:30", &d, &err), 0);
     assert_true(d.n == 4 && d.at[3] == 90);
-    static const char *const wrong[] = { "", "101", "-1", "0:100", "0:100:0", "10:0:5", "0:100:10:1", "0:100:1x", "a", "0:100:0.01" };
+    static const char *const wrong[] = { "", "101", "-1", "0:100", "0:100:0", "10:0:5",
+                                         "0:100:10:1", "0:100:1x", "a", "0:100:0.01" };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        if (!depths_parse(wrong[i], &d, &err) || !strstr(err.msg, "--depths")) fail_msg("'%s': %s", wrong[i], err.msg);
+        if (!depths_parse(wrong[i], &d, &err) || !strstr(err.msg, "--depths"))
+            fail_msg("'%s': %s", wrong[i], err.msg);
 }
 
 static void test_shards(void **state) {
     (void)state;
     static const char *const wrong[] = { "", "1", "0/2", "3/2", "1/0", "1/2x", "a/b" };
     struct shard s;
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) assert_int_equal(shard_parse(wrong[i], &s, &err), -1);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_int_equal(shard_parse(wrong[i], &s, &err), -1);
     for (int n = 1; n <= 5; n++)
         for (int cell = 0; cell < 20; cell++) {
             int owners = 0;
@@ -63,13 +69,16 @@ static void test_cache_types(void **state) {
     (void)state;
     struct cache_types c;
     assert_int_equal(cache_types_parse("q8_0,f16,q8_0/q4_0,q8_0/q8_0", &c, &err), 0);
-    assert_true(c.n == 3 && c.k[0] == DT_Q8_0 && c.v[0] == DT_Q8_0 && c.k[1] == DT_F16 && c.k[2] == DT_Q8_0 && c.v[2] == DT_Q4_0);
-    static const char *const wrong[] = { "", "f16,", "q3", "f16/", "f16/f16/f16", "q4_k", "f16,11111111111111111111111111111111111" };
+    assert_true(c.n == 3 && c.k[0] == DT_Q8_0 && c.v[0] == DT_Q8_0 && c.k[1] == DT_F16 &&
+                c.k[2] == DT_Q8_0 && c.v[2] == DT_Q4_0);
+    static const char *const wrong[] = { "", "f16,", "q3", "f16/", "f16/f16/f16", "q4_k",
+                                         "f16,11111111111111111111111111111111111" };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        if (!cache_types_parse(wrong[i], &c, &err) || !strstr(err.msg, "--kv")) fail_msg("'%s': %s", wrong[i], err.msg);
+        if (!cache_types_parse(wrong[i], &c, &err) || !strstr(err.msg, "--kv"))
+            fail_msg("'%s': %s", wrong[i], err.msg);
 }
 
-/* ---- facts --------------------------------------------------------------------------------------------------------- */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 static void test_score(void **state) {
     (void)state;
@@ -93,9 +102,12 @@ static void test_facts(void **state) {
         for (uint64_t seed = 1; seed < 200; seed++) {
             style_facts(s, seed, a, STYLE_FACTS_MAX);
             for (int j = 0; j < STYLE_FACTS_MAX; j++) {
-                if (!strstr(a[j].statement, a[j].answer)) fail_msg("'%s' is not in '%s'", a[j].answer, a[j].statement);
-                if (strstr(a[j].question, a[j].answer)) fail_msg("'%s' gives its answer away", a[j].question);
-                if (s == STYLE_COPY) assert_memory_equal(a[j].question, a[j].statement, strlen(a[j].question));
+                if (!strstr(a[j].statement, a[j].answer))
+                    fail_msg("'%s' is not in '%s'", a[j].answer, a[j].statement);
+                if (strstr(a[j].question, a[j].answer))
+                    fail_msg("'%s' gives its answer away", a[j].question);
+                if (s == STYLE_COPY)
+                    assert_memory_equal(a[j].question, a[j].statement, strlen(a[j].question));
                 for (int k = 0; k < j; k++) {
                     assert_string_not_equal(a[j].question, a[k].question);
                     assert_string_not_equal(a[j].answer, a[k].answer);
@@ -110,12 +122,14 @@ static void test_facts(void **state) {
     }
 }
 
-/* ---- haystacks ----------------------------------------------------------------------------------------------------- */
+/* ---- haystacks ------------------------------------------------------------------------------- */
 
 static struct vocab_file f;
-static const char own_text[] = "  The sea was calm. \"Nobody spoke.\"  It was\nlate!\n\nNo end here";
+static const char own_text[] = "  The sea was calm. \"Nobody spoke.\"  It was\nlate!\n\n"
+                               "No end here";
 
-/* kind 0: SentencePiece with its space in front; 1: the same without; 2: byte-level BPE, no BOS. All spell in characters. */
+/* kind 0: SentencePiece with its space in front; 1: the same without;
+ * 2: byte-level BPE, no BOS. All spell in characters. */
 static struct tokenizer *vocabulary(int kind) {
     if (kind == 2) {
         vocab_file_init(&f, "gpt2", "gpt-2");
@@ -132,8 +146,9 @@ static struct tokenizer *vocabulary(int kind) {
 
 static struct planting planting(int n, double depth) {
     static const char *const others[] = { "One is two.", "Two is three." };
-    return (struct planting){ .n_tokens = n, .depth = depth, .needle = "The code is 7.", .question = "The code is",
-                              .distractors = others, .n_distractors = 2 };
+    return (struct planting){ .n_tokens = n, .depth = depth, .needle = "The code is 7.",
+                              .question = "The code is", .distractors = others,
+                              .n_distractors = 2 };
 }
 
 /* The text of a prompt, with a space in front or not. */
@@ -149,7 +164,8 @@ static void test_exact(void **state) {
         struct tokenizer *t = vocabulary(kind);
         struct haystack *h;
         for (int own = 0; own < 2; own++) {
-            if (haystack_open(&h, t, own ? own_text : NULL, own ? strlen(own_text) : 0, 1, &err)) fail_msg("%s", err.msg);
+            if (haystack_open(&h, t, own ? own_text : NULL, own ? strlen(own_text) : 0, 1, &err))
+                fail_msg("%s", err.msg);
             for (int n = 120; n < 700; n += 7)
                 for (int depth = 0; depth <= 100; depth += 20) {
                     const struct planting w = planting(n, depth);
@@ -159,12 +175,16 @@ static void test_exact(void **state) {
                     assert_true(p.needle_at >= 0 && p.needle_at < n);
                     if (kind < 2) assert_int_equal(p.ids[0], 1);
                     char *text = text_of(t, &p), *at = strstr(text, "The code is 7.");
-                    if (!at || strstr(at + 1, "The code is 7.")) fail_msg("kind %d: not one needle in '%s'", kind, text);
+                    if (!at || strstr(at + 1, "The code is 7."))
+                        fail_msg("kind %d: not one needle in '%s'", kind, text);
                     const size_t len = strlen(text);
-                    if (strcmp(text + len - 11, "The code is") || text[len - 12] != ' ') fail_msg("kind %d: ends '%s'", kind, text + len - 20);
-                    if (!strstr(text, "One is two.") || !strstr(text, "Two is three.")) fail_msg("no distractors in '%s'", text);
+                    if (strcmp(text + len - 11, "The code is") || text[len - 12] != ' ')
+                        fail_msg("kind %d: ends '%s'", kind, text + len - 20);
+                    if (!strstr(text, "One is two.") || !strstr(text, "Two is three."))
+                        fail_msg("no distractors in '%s'", text);
                     if (strstr(text, "  ")) fail_msg("kind %d: two spaces in '%s'", kind, text);
-                    if (at > text && at[-1] != ' ') fail_msg("kind %d: no space before the needle in '%s'", kind, text);
+                    if (at > text && at[-1] != ' ')
+                        fail_msg("kind %d: no space before the needle in '%s'", kind, text);
                     if (depth == 0) assert_int_equal(p.needle_at, kind < 2);
                     if (depth == 100) assert_true(!strcmp(at + 14, " The code is"));
                     free(text);
@@ -187,8 +207,10 @@ static void test_prefix(void **state) {
         const struct planting w = planting(3000, 10 * d);
         assert_int_equal(haystack_plant(h, &w, &p[d], &err), 0);
         const double share = 100.0 * (p[d].needle_at - 1) / 3000;
-        if (share < 10 * d - 3 || share > 10 * d + 7) fail_msg("depth %d: the needle lies at %.1f %%", 10 * d, share);
-        for (int i = 0; d && i < p[d - 1].needle_at; i++) assert_int_equal(p[d].ids[i], p[d - 1].ids[i]);
+        if (share < 10 * d - 3 || share > 10 * d + 7)
+            fail_msg("depth %d: the needle lies at %.1f %%", 10 * d, share);
+        for (int i = 0; d && i < p[d - 1].needle_at; i++)
+            assert_int_equal(p[d].ids[i], p[d - 1].ids[i]);
         if (d) assert_true(p[d].needle_at > p[d - 1].needle_at);
     }
     struct planting w = planting(5000, 100);
@@ -206,12 +228,15 @@ static void test_own_text(void **state) {
     struct tokenizer *t = vocabulary(0);
     struct haystack *h;
     struct prompt p;
-    const struct planting w = { .n_tokens = 1 + 2 + 80 + 2, .needle = "N", .depth = 100, .question = "Q" };
+    const struct planting w = { .n_tokens = 1 + 2 + 80 + 2, .needle = "N", .depth = 100,
+                                .question = "Q" };
     assert_int_equal(haystack_open(&h, t, own_text, strlen(own_text), 1, &err), 0);
     assert_int_equal(haystack_plant(h, &w, &p, &err), 0);
     char *text = text_of(t, &p);
-    /* 59 characters a round, every sentence with the space before it; 18 more, and 3 from the end of the next */
-    assert_string_equal(text, "The sea was calm. \"Nobody spoke.\" It was\nlate! No end here The sea was calm.e.\" N Q");
+    /* 59 characters a round, every sentence with the space before it;
+     * 18 more, and 3 from the end of the next */
+    assert_string_equal(text, "The sea was calm. \"Nobody spoke.\" It was\nlate! No end here "
+                              "The sea was calm.e.\" N Q");
     free(text);
     free(p.ids);
     haystack_close(h);
@@ -237,7 +262,7 @@ static void test_refusals(void **state) {
     assert_int_equal(haystack_open(&h, t, " \n\t ", 4, 1, &err), -1);
     assert_int_equal(haystack_open(&h, t, "", 0, 1, &err), -1);
     assert_int_equal(haystack_open(&h, t, NULL, 0, 1, &err), 0);
-    struct planting w = planting(15 + 12 + 12 + 14, 50);    /* needle, question, distractors and nothing else */
+    struct planting w = planting(15 + 12 + 12 + 14, 50);    /* only needle, question, distractors */
     assert_int_equal(haystack_plant(h, &w, &p, &err), 0);
     assert_int_equal(p.n, 53);
     free(p.ids);
@@ -259,9 +284,10 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lengths), cmocka_unit_test(test_depths), cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_cache_types), cmocka_unit_test(test_score),
-        cmocka_unit_test(test_facts), cmocka_unit_test(test_exact), cmocka_unit_test(test_prefix), cmocka_unit_test(test_own_text),
+        cmocka_unit_test(test_lengths), cmocka_unit_test(test_depths),
+        cmocka_unit_test(test_shards), cmocka_unit_test(test_cache_types),
+        cmocka_unit_test(test_score), cmocka_unit_test(test_facts), cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_prefix), cmocka_unit_test(test_own_text),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The highest score in a page: the very number that the highest of tile.h's scores is, for each set of kernels. */
+/* The highest score in a page: the very number that the highest of
+ * tile.h's scores is, for each set of kernels. */
 #include "kernels/kernels.h"
 #include "kernels/peak.h"
 #include "kernels/tile_matrix.h"
@@ -12,7 +13,8 @@
 static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16 };
 static const int dims[] = { 1, 7, 24, 64, 80, 128, 256 };
 
-static float highest(const struct kernels *k, const float *q, int dim, const void *page, enum dtype type) {
+static float highest(const struct kernels *k, const float *q, int dim, const void *page,
+                     enum dtype type) {
     static float rows[PEAK_ROWS * 256], s[PEAK_ROWS * TILE], wide[KV_PAGE * 256];
     const void *tile[TILE_PAGES] = { page };
     float best = -INFINITY;
@@ -26,19 +28,23 @@ static float highest(const struct kernels *k, const float *q, int dim, const voi
     return best;
 }
 
-/* Every place of the page and every query gets its turn as the best one; then keys that are no numbers. */
+/* Every place of the page and every query gets its turn as the best one;
+ * then keys that are no numbers. */
 static void peaks(const struct kernels *k) {
     struct rand r = { 1 };
     float q[256 * PEAK_ROWS], key[256];
     for (size_t t = 0; t < sizeof types / sizeof *types; t++)
         for (size_t d = 0; d < sizeof dims / sizeof *dims; d++) {
             const int dim = dims[d];
-            char *page = aligned_alloc(64, 2 * tile_k_bytes(DT_F32, dim)), *next = page + tile_k_bytes(types[t], dim);
+            char *page = aligned_alloc(64, 2 * tile_k_bytes(DT_F32, dim)),
+                 *next = page + tile_k_bytes(types[t], dim);
             for (int turn = 0; turn < KV_PAGE * PEAK_ROWS + 2; turn++) {
                 for (int i = 0; i < dim * PEAK_ROWS; i++) q[i] = rand_normal(&r);
                 for (int j = 0; j < KV_PAGE; j++) {
                     for (int i = 0; i < dim; i++)
-                        key[i] = rand_normal(&r) + (j == turn % KV_PAGE ? 9 * q[i * PEAK_ROWS + turn / KV_PAGE % PEAK_ROWS] : 0);
+                        key[i] = rand_normal(&r) +
+                                 (j == turn % KV_PAGE
+                                      ? 9 * q[i * PEAK_ROWS + turn / KV_PAGE % PEAK_ROWS] : 0);
                     if (turn == KV_PAGE * PEAK_ROWS && j != 5) *key = NAN;
                     if (turn > KV_PAGE * PEAK_ROWS) *key = j == 3 ? INFINITY : NAN;
                     tile_put_k(page, types[t], dim, j, key);
@@ -46,7 +52,8 @@ static void peaks(const struct kernels *k) {
                 const float want = highest(k, q, dim, page, types[t]);
                 const float got = k->peak->page(q, dim, page, types[t], turn % 2 ? next : NULL);
                 if (memcmp(&got, &want, sizeof got))
-                    fail_msg("%s, %s, %d floats, turn %d: %.9g, wanted %.9g", k->name, dtype_name(types[t]), dim, turn, got, want);
+                    fail_msg("%s, %s, %d floats, turn %d: %.9g, wanted %.9g", k->name,
+                             dtype_name(types[t]), dim, turn, got, want);
             }
             for (int j = 0; j < KV_PAGE; j++) *key = NAN, tile_put_k(page, types[t], dim, j, key);
             assert_true(k->peak->page(q, dim, page, types[t], NULL) == -INFINITY);
@@ -61,11 +68,13 @@ static void test_peaks(void **state) {
     for (char *name = strtok(names, " "); name; name = strtok(NULL, " ")) peaks(kernels_pick(name));
 }
 
-/* The matrix unit's: of its own scores the highest, for any number of pages and blocks, NaN or not. */
+/* The matrix unit's: of its own scores the highest, for any number
+ * of pages and blocks, NaN or not. */
 static void matrix_peaks(const struct tile_matrix *m, enum dtype type, int dim, struct rand *r) {
     enum { BLOCKS = 5, ROWS = BLOCKS * MATRIX_ROWS };
     char *pages = aligned_alloc(64, TILE_PAGES * tile_k_bytes(type, dim));
-    void *k = aligned_alloc(64, matrix_room_k(dim)), *q_order = aligned_alloc(64, matrix_room_q(ROWS, dim));
+    void *k = aligned_alloc(64, matrix_room_k(dim)),
+         *q_order = aligned_alloc(64, matrix_room_q(ROWS, dim));
     static float q[ROWS * 256], s[MATRIX_ROWS * TILE], key[256];
     const void *page[TILE_PAGES] = { NULL };
     assert_true(m->room_k(dim) <= matrix_room_k(dim));
@@ -88,13 +97,14 @@ static void matrix_peaks(const struct tile_matrix *m, enum dtype type, int dim, 
         for (int b = 0; b < blocks; b++) {
             m->scores(s, q_order, b * MATRIX_ROWS, MATRIX_ROWS, dim, k, type, (1u << count) - 1);
             for (int i = 0; i < MATRIX_ROWS * TILE; i++)
-                if (i % TILE < count * KV_PAGE && s[i] > want[i % TILE / KV_PAGE]) want[i % TILE / KV_PAGE] = s[i];
+                if (i % TILE < count * KV_PAGE && s[i] > want[i % TILE / KV_PAGE])
+                    want[i % TILE / KV_PAGE] = s[i];
         }
         m->peaks(got, q_order, blocks, dim, k, type, (1u << count) - 1);
         m->shape(0, type);
         if (memcmp(got, want, sizeof got))
-            fail_msg("%s, %d floats, %d blocks, %d pages: %g %g %g %g", dtype_name(type), dim, blocks, count, got[0], got[1],
-                     got[2], got[3]);
+            fail_msg("%s, %d floats, %d blocks, %d pages: %g %g %g %g", dtype_name(type), dim,
+                     blocks, count, got[0], got[1], got[2], got[3]);
     }
     free(pages), free(k), free(q_order);
 }
@@ -111,6 +121,7 @@ static void test_matrix_peaks(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_peaks), cmocka_unit_test(test_matrix_peaks) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_peaks),
+                                        cmocka_unit_test(test_matrix_peaks) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* Prompt caches, whole and damaged. A whole one gives the very logits that the prompt gives; any other is refused with one
- * line and leaves the session as empty as it was. `make MODE=debug` watches the memory meanwhile. */
+/* Prompt caches, whole and damaged. A whole one gives the very logits that the prompt gives;
+ * any other is refused with one line and leaves the session as empty as it was.
+ * `make MODE=debug` watches the memory meanwhile. */
 #include "model/prompt_cache.h"
 #include "tests/common/check.h"
 #include "tests/common/temp.h"
@@ -11,9 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PROMPT = 180, STEPS = 6, N_CTX = 256, HEADER = 1048 };
+enum { PROMPT = 180, STEPS = 6, N_CTX = 256, HEADER = 1056 };
 
-static const char *const modes[] = { "delta,full=0,1,3,budget=6,recent=2", "hip,dense=0,until=0,k=32,bk=16,window=64",
+static const char *const modes[] = { "delta,full=0,1,3,budget=6,recent=2",
+                                     "hip,dense=0,until=0,k=32,bk=16,window=64",
                                      "stream,sink=4,recent=32", "full" };
 static struct tiny_file tiny;
 static int32_t ids[PROMPT + STEPS];
@@ -75,9 +77,11 @@ static int load(struct session *s, struct err *err) {
 static void refused(struct session *s, const char *what, const char *word) {
     struct err err;
     if (load(s, &err) != -1) fail_msg("%s is taken", what);
-    if (!strstr(err.msg, path) || !strstr(err.msg, word)) fail_msg("%s: \"%s\" lacks '%s'", what, err.msg, word);
+    if (!strstr(err.msg, path) || !strstr(err.msg, word))
+        fail_msg("%s: \"%s\" lacks '%s'", what, err.msg, word);
     for (const char *p = err.msg; *p; p++)
-        if ((unsigned char)*p < ' ') fail_msg("%s: control character %d in \"%s\"", what, *p, err.msg);
+        if ((unsigned char)*p < ' ')
+            fail_msg("%s: control character %d in \"%s\"", what, *p, err.msg);
     assert_int_equal(session_pos(s), 0);
     assert_null(session_logits(s));
 }
@@ -109,7 +113,8 @@ static void test_length(void **state) {
         save(modes[m]);
         struct session *s = talk(modes[m]);
         for (int round = 0; round < 150; round++) {
-            const size_t edge[] = { 0, 1, 8, HEADER - 1, HEADER, HEADER + 4 * PROMPT, whole.n - 9, whole.n - 8, whole.n - 1 };
+            const size_t edge[] = { 0, 1, 8, HEADER - 1, HEADER, HEADER + 4 * PROMPT, whole.n - 9,
+                                    whole.n - 8, whole.n - 1 };
             const size_t n = round < 9 ? edge[round] : rand_below(&r, (uint32_t)whole.n);
             put(whole.p, n);
             refused(s, "a file cut short", n < HEADER ? "not a prompt cache" : "ends early");
@@ -121,10 +126,11 @@ static void test_length(void **state) {
     }
 }
 
-/* One to four flipped bits, anywhere; and the extremes in every number of the header. A file whose first tokens are others
- * is damaged as well. */
+/* One to four flipped bits, anywhere; and the extremes in every number of the header.
+ * A file whose first tokens are others is damaged as well. */
 static void test_flips(void **state) {
-    static const uint32_t extremes[] = { 0, 1, PROMPT - 1, PROMPT + 1, 101 * 4, INT32_MAX, 0x80000000u, UINT32_MAX };
+    static const uint32_t extremes[] = { 0, 1, PROMPT - 1, PROMPT + 1, 101 * 4, INT32_MAX,
+                                         0x80000000u, UINT32_MAX };
     struct rand r = { 2 };
     (void)state;
     for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
@@ -135,16 +141,18 @@ static void test_flips(void **state) {
             memcpy(copy, whole.p, whole.n);
             size_t last = whole.n;
             for (int i = 0, n = 1 + round % 4; i < n; i++) {
-                const size_t at = rand_below(&r, (uint32_t)(round % 3 ? whole.n : HEADER + 4 * PROMPT));
+                const size_t at =
+                    rand_below(&r, (uint32_t)(round % 3 ? whole.n : HEADER + 4 * PROMPT));
                 if (at == last) continue;
                 copy[last = at] ^= (uint8_t)(1 << rand_below(&r, 8));
             }
             if (!memcmp(copy, whole.p, whole.n)) continue;
-            /* Behind its end the name of the maker is padding, which the checksum knows all the same. */
+            /* Behind its end the name of the maker is padding,
+             * which the checksum knows all the same. */
             put(copy, whole.n);
             refused(s, "a file with a flipped bit", "");
         }
-        for (size_t at = HEADER - 16; at < HEADER; at += 4)
+        for (size_t at = HEADER - 24; at < HEADER; at += 4)
             for (size_t e = 0; e < sizeof extremes / sizeof *extremes; e++) {
                 memcpy(copy, whole.p, whole.n);
                 memcpy(copy + at, &extremes[e], 4);
@@ -152,7 +160,8 @@ static void test_flips(void **state) {
                 put(copy, whole.n);
                 refused(s, "an extreme header", "");
             }
-        for (size_t b = 0; b + 15 < whole.n; b += 1 + whole.n / 50) {      /* the same bit of two words that follow each other */
+        /* the same bit of two words that follow each other */
+        for (size_t b = 0; b + 15 < whole.n; b += 1 + whole.n / 50) {
             memcpy(copy, whole.p, whole.n);
             copy[b] ^= 0x80, copy[b + 8] ^= 0x80;
             put(copy, whole.n);
@@ -168,17 +177,22 @@ static void test_flips(void **state) {
 
 /* Another mode, other parameters of it, other weights, other types. */
 static void test_others(void **state) {
-    static const char *const other[] = { "full", "delta,full=0,1,3,budget=7,recent=2", "hip,dense=0,until=0,k=48,bk=16,window=64" };
-    struct tiny_file twin = tiny_file_open("twin.gguf", 5, 6), deeper = tiny_file_open("deeper.gguf", 6, 5);
+    static const char *const other[] = { "full", "delta,full=0,1,3,budget=7,recent=2",
+                                         "hip,dense=0,until=0,k=48,bk=16,window=64" };
+    struct tiny_file twin = tiny_file_open("twin.gguf", 5, 6),
+                     deeper = tiny_file_open("deeper.gguf", 6, 5);
     (void)state;
     for (int m = 0; m < 2; m++) {
         save(modes[m]);
         for (int i = 0; i < 3; i++) {
             struct session *s = talk(other[i]);
-            refused(s, other[i], m ? "made by llama tiny, attention hip,k=32" : "made by llama tiny, attention delta,full=0,1,3,budget=6");
+            refused(s, other[i],
+                    m ? "made by llama tiny, attention hip,k=32"
+                      : "made by llama tiny, attention delta,full=0,1,3,budget=6");
             session_close(s);
         }
-        struct session *s = tiny_talk(&twin, modes[m], N_CTX, 64), *d = tiny_talk(&deeper, modes[m], N_CTX, 64);
+        struct session *s = tiny_talk(&twin, modes[m], N_CTX, 64),
+                       *d = tiny_talk(&deeper, modes[m], N_CTX, 64);
         refused(s, "another model", "another model");
         refused(d, "a deeper model", "another model");
         session_close(s);
@@ -190,7 +204,8 @@ static void test_others(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole), cmocka_unit_test(test_length), cmocka_unit_test(test_flips), cmocka_unit_test(test_others),
+        cmocka_unit_test(test_whole), cmocka_unit_test(test_length), cmocka_unit_test(test_flips),
+        cmocka_unit_test(test_others),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

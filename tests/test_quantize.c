@@ -1,4 +1,5 @@
-/* bin/quantize, run as users run it: on small models, on what is wrong, and its output read back. */
+/* bin/quantize, run as users run it: on small models, on what is wrong,
+ * and its output read back. */
 #include <libgen.h>
 #include <limits.h>
 #include <math.h>
@@ -72,7 +73,8 @@ static double error_of(const struct gguf_tensor *a, const struct gguf_tensor *b)
     dequant_row((enum dtype)a->type, a->data, x, n);
     dequant_row((enum dtype)b->type, b->data, y, n);
     double err = 0, all = 0;
-    for (size_t i = 0; i < n; i++) err += pow((double)x[i] - (double)y[i], 2), all += pow((double)x[i], 2);
+    for (size_t i = 0; i < n; i++)
+        err += pow((double)x[i] - (double)y[i], 2), all += pow((double)x[i], 2);
     free(x), free(y);
     return sqrt(err / all);
 }
@@ -92,7 +94,9 @@ static double allowed(int type) {
     }
 }
 
-static bool same_string(struct gguf_str a, struct gguf_str b) { return a.n == b.n && !memcmp(a.p, b.p, a.n); }
+static bool same_string(struct gguf_str a, struct gguf_str b) {
+    return a.n == b.n && !memcmp(a.p, b.p, a.n);
+}
 
 static bool same_value(const struct gguf_kv *a, const struct gguf_kv *b) {
     if (!b || a->type != b->type || a->item != b->item || a->count != b->count) return false;
@@ -101,26 +105,28 @@ static bool same_value(const struct gguf_kv *a, const struct gguf_kv *b) {
     for (uint64_t i = 0; i < a->count; i++) {
         int64_t x = 0, y = 0;
         double f = 0, h = 0;
-        if (strings && !same_string(gguf_next_string(a, &at), gguf_next_string(b, &bt))) return false;
+        if (strings && !same_string(gguf_next_string(a, &at), gguf_next_string(b, &bt)))
+            return false;
         if (strings || a->type != GGUF_ARRAY) continue;
         if (gguf_array_int(a, i, &x) != gguf_array_int(b, i, &y) || x != y) return false;
         if (gguf_array_float(a, i, &f) != gguf_array_float(b, i, &h) || f != h) return false;
     }
-    static const size_t bytes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };    /* by enum gguf_type */
+    static const size_t bytes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };    /* by gguf_type */
     return !memcmp(a->value, b->value, bytes[a->type]);
 }
 
 static void write_tiny(const char *path, enum dtype type, int embd, int ff, bool is_tied) {
-    struct tiny t = { .type = type, .n_layers = 3, .n_embd = embd, .n_ff = ff, .n_heads = 4, .n_kv_heads = 1,
-                      .n_vocab = 320, .tied = is_tied, .seed = 11 };
+    struct tiny t = { .type = type, .n_layers = 3, .n_embd = embd, .n_ff = ff, .n_heads = 4,
+                      .n_kv_heads = 1, .n_vocab = 320, .tied = is_tied, .seed = 11 };
     tiny_write(path, &t);
 }
 
 /* Every recipe: each tensor has the type it should, its values, and the metadata came along. */
 static void test_every_recipe(void **state) {
     (void)state;
-    static const char *const names[] = { "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0",
-        "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K" };
+    static const char *const names[] = { "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S",
+                                         "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+                                         "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K" };
     write_tiny(in, DT_F32, 256, 512, false);
     struct gguf *a = open_model(in);
     struct recipe_model m;
@@ -143,8 +149,8 @@ static void test_every_recipe(void **state) {
             const struct gguf_kv *kv = gguf_kv_at(a, k);
             char key[128];
             snprintf(key, sizeof key, "%.*s", (int)kv->key.n, kv->key.p);
-            if (strcmp(key, "general.file_type") && strcmp(key, "general.quantization_version")
-                && !same_value(kv, gguf_find(b, key)))
+            if (strcmp(key, "general.file_type") && strcmp(key, "general.quantization_version") &&
+                !same_value(kv, gguf_find(b, key)))
                 fail_msg("%s: key %s was not copied", names[i], key);
         }
         assert_int_equal(gguf_n_tensors(a), gguf_n_tensors(b));
@@ -154,9 +160,11 @@ static void test_every_recipe(void **state) {
             assert_string_equal(x->name, y->name);
             assert_memory_equal(x->ne, y->ne, sizeof x->ne);
             if (y->type != want)
-                fail_msg("%s: %s is %s, wanted %s", names[i], x->name, dtype_name(y->type), dtype_name(want));
+                fail_msg("%s: %s is %s, wanted %s", names[i], x->name, dtype_name(y->type),
+                         dtype_name(want));
             if (error_of(x, y) > allowed(y->type))
-                fail_msg("%s: %s as %s: error %g", names[i], x->name, dtype_name(y->type), error_of(x, y));
+                fail_msg("%s: %s as %s: error %g", names[i], x->name, dtype_name(y->type),
+                         error_of(x, y));
         }
         gguf_close(b);
     }
@@ -184,7 +192,8 @@ static void test_overrides(void **state) {
     assert_int_equal(type_in(g, "output.weight"), DT_Q4_K);
     assert_int_equal(type_in(g, "blk.2.ffn_down.weight"), DT_Q4_K);
     gguf_close(g);
-    assert_int_equal(quantize("Q4_0", "--output-tensor-type q8_0 --token-embedding-type BF16 -v"), 0);
+    assert_int_equal(quantize("Q4_0", "--output-tensor-type q8_0 --token-embedding-type BF16 -v"),
+                     0);
     assert_non_null(strstr(said, "blk.2.ffn_down.weight"));
     g = open_model(out);
     assert_int_equal(type_in(g, "output.weight"), DT_Q8_0);
@@ -193,14 +202,15 @@ static void test_overrides(void **state) {
     gguf_close(g);
 }
 
-/* The bytes must not depend on the number of threads, nor the values on being made in several goes. */
+/* The bytes must not depend on the number of threads, nor the
+ * values on being made in several goes. */
 static void test_threads(void **state) {
     (void)state;
     char *a = NULL, *b = NULL;
     size_t n, m;
     struct err err;
-    struct tiny t = { .type = DT_F16, .n_layers = 1, .n_embd = 512, .n_ff = 768, .n_heads = 4, .n_kv_heads = 2,
-                      .n_vocab = 3000, .seed = 12 };
+    struct tiny t = { .type = DT_F16, .n_layers = 1, .n_embd = 512, .n_ff = 768, .n_heads = 4,
+                      .n_kv_heads = 2, .n_vocab = 3000, .seed = 12 };
     tiny_write(in, &t);
     assert_int_equal(quantize("Q5_K_M", "-t 1"), 0);
     assert_int_equal(file_read(out, &a, &n, &err), 0);
@@ -210,7 +220,8 @@ static void test_threads(void **state) {
     assert_memory_equal(a, b, n);
     free(a), free(b);
     struct gguf *from = open_model(in), *to = open_model(out);
-    assert_true(error_of(gguf_tensor(from, "output.weight"), gguf_tensor(to, "output.weight")) < allowed(DT_Q6_K));
+    assert_true(error_of(gguf_tensor(from, "output.weight"), gguf_tensor(to, "output.weight")) <
+                allowed(DT_Q6_K));
     gguf_close(from), gguf_close(to);
 }
 
@@ -256,8 +267,8 @@ static void test_same_file(void **state) {
 static void test_bad_weights(void **state) {
     (void)state;
     static const struct { float value; const char *type; int status; } c[] = {
-        { NAN, "Q4_0", 1 }, { INFINITY, "Q6_K", 1 }, { -INFINITY, "F16", 1 }, { 1e6f, "F16", 1 }, { 1e6f, "BF16", 0 },
-        { 1e6f, "Q4_K", 1 }, { 65504, "Q4_K", 0 }, { 1e-30f, "Q4_K", 0 },
+        { NAN, "Q4_0", 1 }, { INFINITY, "Q6_K", 1 }, { -INFINITY, "F16", 1 }, { 1e6f, "F16", 1 },
+        { 1e6f, "BF16", 0 }, { 1e6f, "Q4_K", 1 }, { 65504, "Q4_K", 0 }, { 1e-30f, "Q4_K", 0 },
     };
     for (int i = 0; i < COUNT(c); i++) {
         float x[2 * 256] = { 0.5f };
@@ -272,13 +283,15 @@ static void test_bad_weights(void **state) {
         assert_int_equal(gguf_write_data(w, x, sizeof x, &err), 0);
         assert_int_equal(gguf_write_close(w, &err), 0);
         unlink(out);
-        if (quantize(c[i].type, "") != c[i].status) fail_msg("%g to %s: %s", (double)c[i].value, c[i].type, said);
+        if (quantize(c[i].type, "") != c[i].status)
+            fail_msg("%g to %s: %s", (double)c[i].value, c[i].type, said);
         assert_int_equal(access(out, F_OK), c[i].status ? -1 : 0);
         if (c[i].status) assert_non_null(strstr(said, "'blk.0.attn_q.weight', row 1"));
     }
 }
 
-/* A model in two files becomes one, and says nothing of a split; neither part may be overwritten. */
+/* A model in two files becomes one, and says nothing of a split;
+ * neither part may be overwritten. */
 static void test_split(void **state) {
     (void)state;
     static const char *const tensors[2] = { "blk.0.attn_q.weight", "output.weight" };
@@ -318,9 +331,11 @@ static void test_split(void **state) {
 static void test_wrong_use(void **state) {
     (void)state;
     static const struct { const char *args; int status; const char *says; } c[] = {
-        { "", 2, "wanted IN.gguf OUT.gguf TYPE" }, { "a b", 2, "got 2 of 3" }, { "a b Q4_K_M c", 2, "c" },
-        { "a b Q9", 2, "'Q9'" }, { "a b Q4_0 --frobnicate", 2, "frobnicate" }, { "a b Q4_0 -t 0", 2, "-t" },
-        { "a b Q4_0 --output-tensor-type Q4_K_M", 2, "'Q4_K_M'" }, { "a b Q4_0 --token-embedding-type", 2, "token" },
+        { "", 2, "wanted IN.gguf OUT.gguf TYPE" }, { "a b", 2, "got 2 of 3" },
+        { "a b Q4_K_M c", 2, "c" }, { "a b Q9", 2, "'Q9'" },
+        { "a b Q4_0 --frobnicate", 2, "frobnicate" }, { "a b Q4_0 -t 0", 2, "-t" },
+        { "a b Q4_0 --output-tensor-type Q4_K_M", 2, "'Q4_K_M'" },
+        { "a b Q4_0 --token-embedding-type", 2, "token" },
         { "/nonexistent/a b Q4_0", 1, "/nonexistent/a" }, { "/dev/null b Q4_0", 1, "/dev/null" },
     };
     for (int i = 0; i < COUNT(c); i++) {
@@ -345,12 +360,15 @@ int main(void) {
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n < 0) return 1;
     self[n] = 0;
-    snprintf(tool, sizeof tool, "%.4000s/tools/quantize", dirname(dirname(self)));     /* build/MODE/tests/.. */
+    /* build/MODE/tests/.. */
+    snprintf(tool, sizeof tool, "%.4000s/tools/quantize", dirname(dirname(self)));
     keep(in, "in.gguf"), keep(out, "out.gguf");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_recipe), cmocka_unit_test(test_odd_columns), cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_requantize), cmocka_unit_test(test_same_file),
-        cmocka_unit_test(test_bad_weights), cmocka_unit_test(test_split), cmocka_unit_test(test_wrong_use),
+        cmocka_unit_test(test_every_recipe), cmocka_unit_test(test_odd_columns),
+        cmocka_unit_test(test_overrides), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_requantize), cmocka_unit_test(test_same_file),
+        cmocka_unit_test(test_bad_weights), cmocka_unit_test(test_split),
+        cmocka_unit_test(test_wrong_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

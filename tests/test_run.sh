@@ -61,6 +61,19 @@ grep -q '^full' "$work/out"; report $? "--attn help lists full"
 check "--dry-run" 0 "$run" $model -p hi --dry-run
 [ ! -s "$work/out" ] && grep -q '^memory: weights' "$work/err"; report $? "--dry-run says what memory is needed"
 check "GPU flags are tolerated" 0 "$run" $model -p hi -n 1 -ngl 99 -fa on
+check "--check-tensors" 0 "$run" $model -p hi -n 1 --check-tensors
+
+# Metadata by hand: read, told when it cannot be meant, and no prompt cache of the file as it is.
+set -- "$run" $model -p "Once upon a time" -n 9 --temp 0 -q --stats json
+check "--override-kv" 0 "$@" --override-kv tokenizer.ggml.add_bos_token=bool:false
+grep -q '"prompt_n":4,' "$work/err"; report $? "no BOS: one token less"
+check "--override-kv of a float, with a prompt cache" 0 "$@" --prompt-cache "$work/turned" --override-kv llama.rope.freq_base=float:777
+refuse "a cache of another rotation" 1 "made with another rotation" "$@" --prompt-cache "$work/turned" --prompt-cache-ro
+check "the same rotation by another flag" 0 "$@" --prompt-cache "$work/turned" --rope-freq-base 777
+grep -q '"prompt_n":0,' "$work/err"; report $? "is the same rotation"
+refuse "--override-kv without a type" 2 "wanted KEY=TYPE:VALUE" "$@" --override-kv llama.block_count=2
+refuse "--override-kv of another kind" 1 "the file has u32" "$@" --override-kv llama.block_count=str:two
+refuse "--override-kv of a key nobody knows" 1 "llama.blok_count" "$@" --override-kv llama.blok_count=int:2
 
 for mode in full stream,recent=64 s2,approx=1,block=16,local=4 delta; do
     long=$(yes "The little fox went to the old mill and lost a red key." | head -n 30 | tr '\n' ' ')

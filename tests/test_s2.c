@@ -1,4 +1,5 @@
-/* Sharded attention: the pattern, its counts in closed form, the cache that lets blocks go, and the rules of the mode. */
+/* Sharded attention: the pattern, its counts in closed form, the cache
+ * that lets blocks go, and the rules of the mode. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +11,8 @@
 static struct { int block, local, stride, offset, step, sinks, by_kv, group; } pat;
 
 static int block_seen(int h, int i, int j) {
-    return j <= i && (j < pat.sinks || i - j < pat.local || (j + h * pat.step + pat.offset) % pat.stride == 0);
+    return j <= i && (j < pat.sinks || i - j < pat.local ||
+                      (j + h * pat.step + pat.offset) % pat.stride == 0);
 }
 static int sees_s2(int head, int p, int j) {
     return j <= p && block_seen(pat.by_kv ? head / pat.group : head, p / pat.block, j / pat.block);
@@ -22,7 +24,9 @@ static void run_case(const char *mode, int n, int H, int G, enum dtype kv, int c
     double *want = problem_naive(&p, sees_s2, &tolerance);
     float *got = problem_run(&p, mode, kernels_pick(NULL), chunk);
     const double e = largest_error(got, want, (size_t)n * H * 32);
-    if (!(e <= tolerance)) fail_msg("%s, %d tokens, %d/%d heads, chunks of %d: error %g, wanted %g", mode, n, H, G, chunk, e, tolerance);
+    if (!(e <= tolerance))
+        fail_msg("%s, %d tokens, %d/%d heads, chunks of %d: error %g, wanted %g",
+                 mode, n, H, G, chunk, e, tolerance);
     free(want), free(got);
     problem_free(&p);
 }
@@ -31,23 +35,31 @@ static void test_naive(void **state) {
     (void)state;
     const int chunks[] = { 1, 7, 100 };
     for (int c = 0; c < 3; c++) {
-        pat.block = 16, pat.local = 3, pat.stride = 4, pat.offset = 1, pat.step = 1, pat.sinks = 1, pat.by_kv = 1, pat.group = 4;
-        run_case("s2,approx=1,block=16,local=3,stride=4,dense_first=0,dense_every=0", 389, 16, 4, DT_F32, chunks[c]);
+        pat.block = 16, pat.local = 3, pat.stride = 4, pat.offset = 1,
+        pat.step = 1, pat.sinks = 1, pat.by_kv = 1, pat.group = 4;
+        run_case("s2,approx=1,block=16,local=3,stride=4,dense_first=0,dense_every=0",
+                 389, 16, 4, DT_F32, chunks[c]);
         pat.by_kv = 0, pat.sinks = 0;
-        run_case("s2,approx=1,block=16,local=3,stride=4,dense_first=0,dense_every=0,phase=query,sink=0", 389, 8, 2, DT_F16, chunks[c]);
+        run_case("s2,approx=1,block=16,local=3,stride=4,dense_first=0,dense_every=0,"
+                 "phase=query,sink=0", 389, 8, 2, DT_F16, chunks[c]);
         pat.step = 0;
-        run_case("s2,approx=1,block=16,local=3,stride=4,dense_first=0,dense_every=0,phase=query,sink=0,homo=1", 389, 4, 4, DT_Q8_0, chunks[c]);
-        pat.block = 32, pat.local = 2, pat.stride = 5, pat.offset = 3, pat.step = 5, pat.by_kv = 1, pat.group = 6;
-        run_case("s2,approx=1,block=32,local=2,stride=5,offset=3,dense_first=0,dense_every=0,sink=0", 389, 6, 1, DT_BF16, chunks[c]);
+        run_case("s2,approx=1,block=16,local=3,stride=4,dense_first=0,dense_every=0,"
+                 "phase=query,sink=0,homo=1", 389, 4, 4, DT_Q8_0, chunks[c]);
+        pat.block = 32, pat.local = 2, pat.stride = 5, pat.offset = 3,
+        pat.step = 5, pat.by_kv = 1, pat.group = 6;
+        run_case("s2,approx=1,block=32,local=2,stride=5,offset=3,dense_first=0,dense_every=0,"
+                 "sink=0", 389, 6, 1, DT_BF16, chunks[c]);
     }
 }
 
 /* Every length: the ragged last block, the first ones. */
 static void test_lengths(void **state) {
     (void)state;
-    pat.block = 16, pat.local = 2, pat.stride = 3, pat.offset = 1, pat.step = 1, pat.sinks = 0, pat.by_kv = 0, pat.group = 2;
+    pat.block = 16, pat.local = 2, pat.stride = 3, pat.offset = 1,
+    pat.step = 1, pat.sinks = 0, pat.by_kv = 0, pat.group = 2;
     for (int n = 1; n <= 200; n += n < 40 ? 1 : 9)
-        run_case("s2,approx=1,block=16,local=2,stride=3,dense_first=0,dense_every=0,phase=query,sink=0", n, 4, 2, DT_F32, n % 3 ? n : 16);
+        run_case("s2,approx=1,block=16,local=2,stride=3,dense_first=0,dense_every=0,"
+                 "phase=query,sink=0", n, 4, 2, DT_F32, n % 3 ? n : 16);
 }
 
 /* v = 1, or a context within the window: full attention, bit for bit. */
@@ -55,7 +67,9 @@ static void test_dense(void **state) {
     (void)state;
     struct problem p = problem_new(300, 8, 2, 32, 32, DT_F16, DT_F16);
     float *full = problem_run(&p, "full", kernels_pick(NULL), 64);
-    const char *same[] = { "s2,approx=1,stride=1", "s2,approx=1,block=64,local=5,dense_every=0,dense_first=0", "s2,approx=1,dense_first=1" };
+    const char *same[] = { "s2,approx=1,stride=1",
+                           "s2,approx=1,block=64,local=5,dense_every=0,dense_first=0",
+                           "s2,approx=1,dense_first=1" };
     for (int i = 0; i < 3; i++) {
         float *got = problem_run(&p, same[i], kernels_pick(NULL), 64);
         assert_memory_equal(got, full, 300 * 8 * 32 * sizeof *got);
@@ -65,7 +79,8 @@ static void test_dense(void **state) {
     problem_free(&p);
 }
 
-/* Blocks of the last row and of the whole prompt, against the closed forms of a head averaged over a residue cycle. */
+/* Blocks of the last row and of the whole prompt, against the closed
+ * forms of a head averaged over a residue cycle. */
 static void test_cost(void **state) {
     (void)state;
     enum { B = 16, L = 4, V = 4, H = 8 };
@@ -73,16 +88,19 @@ static void test_cost(void **state) {
         const int n = blocks * B;
         struct problem p = problem_new(n, H, H, 32, 32, DT_F32, DT_F32);
         float *out = calloc((size_t)n * H * 32, sizeof *out);
-        struct pair x = pair_open(&p, "s2,approx=1,block=16,local=4,stride=4,offset=0,dense_first=0,dense_every=0,sink=0,phase=query", kernels_pick(NULL), n);
+        struct pair x = pair_open(&p, "s2,approx=1,block=16,local=4,stride=4,offset=0,"
+                                      "dense_first=0,dense_every=0,sink=0,phase=query",
+                                  kernels_pick(NULL), n);
         uint64_t before, rows, after;
         if (n > 1) pair_feed(x, &p, 0, n - 1, out);
         attn_counters(x.attn, &before, &rows);
         pair_feed(x, &p, n - 1, 1, out);
         attn_counters(x.attn, &after, &rows);
-        double want = 0;                                    /* heads 0..7 are two full cycles of residues */
+        double want = 0;                            /* heads 0..7 are two full cycles of residues */
         for (int h = 0; h < H; h++)
             for (int j = 0; j < blocks; j++) {
-                pat.block = B, pat.local = L, pat.stride = V, pat.offset = 0, pat.step = 1, pat.sinks = 0;
+                pat.block = B, pat.local = L, pat.stride = V,
+                pat.offset = 0, pat.step = 1, pat.sinks = 0;
                 want += block_seen(h, blocks - 1, j) * B;
             }
         assert_int_equal(after - before, (uint64_t)want);
@@ -105,18 +123,23 @@ static void test_union(void **state) {
     }
 }
 
-/* The cache of a layer whose heads differ by KV head shrinks to the window and one far block in `stride`. */
+/* The cache of a layer whose heads differ by KV head shrinks to the
+ * window and one far block in `stride`. */
 static void test_memory(void **state) {
     (void)state;
     enum { N = 8192 };
     struct problem p = problem_new(N, 4, 4, 32, 32, DT_F16, DT_F16);
     float *out = calloc((size_t)N * 4 * 32, sizeof *out);
     struct pair full = pair_open(&p, "full", kernels_pick(NULL), 64);
-    struct pair s2 = pair_open(&p, "s2,approx=1,block=64,local=4,stride=8,dense_first=0,dense_every=0,sink=0", kernels_pick(NULL), 64);
+    struct pair s2 = pair_open(&p, "s2,approx=1,block=64,local=4,stride=8,dense_first=0,"
+                                   "dense_every=0,sink=0", kernels_pick(NULL), 64);
     for (int i = 0; i < N; i += 64) pair_feed(full, &p, i, 64, out), pair_feed(s2, &p, i, 64, out);
-    /* l*B + (N - l*B)/v tokens, and at most two blocks of 256 tokens of rounding and the batch's slack */
-    const double tokens = 256 + (N - 256) / 8.0, share = (double)kv_bytes(s2.kv) / (double)kv_bytes(full.kv);
-    if (share > (tokens + 3 * KV_BLOCK) / N || share < tokens / N) fail_msg("share %g, formula %g", share, tokens / N);
+    /* l*B + (N - l*B)/v tokens, and at most two blocks of 256 tokens
+     * of rounding and the batch's slack */
+    const double tokens = 256 + (N - 256) / 8.0,
+                 share = (double)kv_bytes(s2.kv) / (double)kv_bytes(full.kv);
+    if (share > (tokens + 3 * KV_BLOCK) / N || share < tokens / N)
+        fail_msg("share %g, formula %g", share, tokens / N);
     free(out);
     pair_close(full), pair_close(s2);
     problem_free(&p);
@@ -131,7 +154,8 @@ static void refused(const char *mode, const struct attn_shape *shape, const char
 
 static void test_rules(void **state) {
     (void)state;
-    struct attn_shape s = { .n_layers = 2, .n_heads = 8, .n_kv_heads = 8, .k_dim = 32, .v_dim = 32, .max_batch = 8, .scale = 1, .max_tokens = 4096 };
+    struct attn_shape s = { .n_layers = 2, .n_heads = 8, .n_kv_heads = 8, .k_dim = 32, .v_dim = 32,
+                            .max_batch = 8, .scale = 1, .max_tokens = 4096 };
     struct err err = { .msg = "" };
     struct attn *a = NULL;
     refused("s2", &s, "not trained with it; approx=1");
@@ -159,7 +183,8 @@ static void test_rollback(void **state) {
     enum { N = 600 };
     struct problem p = problem_new(N, 4, 4, 32, 32, DT_F16, DT_F16);
     const char *mode = "s2,approx=1,block=16,local=4,stride=4,dense_first=0,dense_every=0";
-    float *want = problem_run(&p, mode, kernels_pick(NULL), 20), *got = calloc((size_t)N * 4 * 32, sizeof *got);
+    float *want = problem_run(&p, mode, kernels_pick(NULL), 20),
+          *got = calloc((size_t)N * 4 * 32, sizeof *got);
     struct pair x = pair_open(&p, mode, kernels_pick(NULL), 20);
     for (int i = 0; i < N; i += 20) {
         pair_feed(x, &p, i, 20, got);
@@ -173,8 +198,9 @@ static void test_rollback(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_naive), cmocka_unit_test(test_lengths), cmocka_unit_test(test_dense), cmocka_unit_test(test_cost),
-        cmocka_unit_test(test_union), cmocka_unit_test(test_memory), cmocka_unit_test(test_rules), cmocka_unit_test(test_rollback),
+        cmocka_unit_test(test_naive), cmocka_unit_test(test_lengths), cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_cost), cmocka_unit_test(test_union), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_rules), cmocka_unit_test(test_rollback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,11 +27,12 @@ static const struct gguf_tensor *need(const struct gguf *g, const char *name) {
     return t;
 }
 
-static void shape_is(const struct gguf *g, const char *name, uint64_t cols, uint64_t rows, enum dtype type) {
+static void shape_is(const struct gguf *g, const char *name, uint64_t cols, uint64_t rows,
+                     enum dtype type) {
     const struct gguf_tensor *t = need(g, name);
     if (t->ne[0] != cols || t->ne[1] != rows || t->type != (int)type)
-        fail_msg("%s: %s %d x %d, want %s %d x %d", name, dtype_name(t->type), (int)t->ne[0], (int)t->ne[1],
-                 dtype_name((int)type), (int)cols, (int)rows);
+        fail_msg("%s: %s %d x %d, want %s %d x %d", name, dtype_name(t->type), (int)t->ne[0],
+                 (int)t->ne[1], dtype_name((int)type), (int)cols, (int)rows);
 }
 
 static int64_t int_of(const struct gguf *g, const char *key) {
@@ -43,11 +44,13 @@ static int64_t int_of(const struct gguf *g, const char *key) {
 /* All of a tensor as floats; the caller frees. */
 static float *floats(const struct gguf *g, const char *name) {
     const struct gguf_tensor *t = need(g, name);
-    size_t rows = (size_t)(t->ne[1] * t->ne[2]), bytes = dtype_row_bytes((enum dtype)t->type, (size_t)t->ne[0]);
+    size_t rows = (size_t)(t->ne[1] * t->ne[2]),
+           bytes = dtype_row_bytes((enum dtype)t->type, (size_t)t->ne[0]);
     float *f = malloc(rows * (size_t)t->ne[0] * sizeof *f);
     assert_non_null(f);
     for (size_t r = 0; r < rows; r++)
-        dequant_row((enum dtype)t->type, (const char *)t->data + r * bytes, f + r * (size_t)t->ne[0], (size_t)t->ne[0]);
+        dequant_row((enum dtype)t->type, (const char *)t->data + r * bytes,
+                    f + r * (size_t)t->ne[0], (size_t)t->ne[0]);
     return f;
 }
 
@@ -61,7 +64,8 @@ static double deviation(const struct gguf *g, const char *name) {
     return sqrt(sum / (double)n);
 }
 
-static struct gguf *make(const char *shape, const char *type, int layers, int vocab, uint64_t seed) {
+static struct gguf *make(const char *shape, const char *type, int layers, int vocab,
+                         uint64_t seed) {
     struct err err = { 0 };
     struct synth_shape s = *shape_find(shape);
     const char *path = temp_path("random.gguf");
@@ -74,7 +78,7 @@ static struct gguf *make(const char *shape, const char *type, int layers, int vo
 static void true_dimensions(void **state) {
     (void)state;
     struct gguf *g = make("llama-3.2-1b", "Q4_0", 1, 2048, 1);
-    shape_is(g, "token_embd.weight", 2048, 2048, DT_Q6_K);         /* tied: it is the output matrix as well */
+    shape_is(g, "token_embd.weight", 2048, 2048, DT_Q6_K);  /* tied: it is the output matrix, too */
     assert_null(gguf_tensor(g, "output.weight"));
     shape_is(g, "blk.0.attn_q.weight", 2048, 2048, DT_Q4_0);
     shape_is(g, "blk.0.attn_k.weight", 2048, 512, DT_Q4_0);
@@ -86,12 +90,13 @@ static void true_dimensions(void **state) {
     assert_int_equal(int_of(g, "llama.attention.key_length"), 64);
     assert_int_equal(int_of(g, "llama.context_length"), 131072);
     assert_int_equal(gguf_find(g, "tokenizer.ggml.tokens")->count, 2048);
-    /* Llama 3.2's rotation: pair 0 as it is, the last ones 32 times slower, 1 to 32 between, never falling */
+    /* Llama 3.2's rotation: pair 0 as it is, the last ones 32 times slower,
+     * 1 to 32 between, never falling */
     shape_is(g, "rope_freqs.weight", 32, 1, DT_F32);
     float *r = floats(g, "rope_freqs.weight");
     assert_true(r[0] == 1 && r[31] == 32);
     for (int i = 1; i < 32; i++) assert_true(r[i] >= r[i - 1]);
-    assert_true(fabs(r[15] - 1.652) < 0.005);                      /* 2.778 turns in 8192: 1 / (0.407 / 32 + 0.593) */
+    assert_true(fabs(r[15] - 1.652) < 0.005);   /* 2.778 turns in 8192: 1 / (0.407 / 32 + 0.593) */
     free(r);
     gguf_close(g);
     g = make("qwen2.5-1.5b", "F16", 1, 1024, 1);
@@ -107,13 +112,15 @@ static void true_dimensions(void **state) {
 
 static void sane_weights_of_every_type(void **state) {
     (void)state;
-    static const char *const types[] = { "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_M",
-                                         "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS" };
+    static const char *const types[] = { "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0",
+                                         "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K",
+                                         "IQ4_NL", "IQ4_XS" };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct gguf *g = make("smollm2-135m", types[i], 1, 1024, 7);
         assert_int_equal(int_of(g, "general.file_type"), recipe_by_name(types[i])->file_type);
         double want = 1.5 / sqrt(576), got = deviation(g, "blk.0.attn_q.weight");
-        if (!(fabs(got / want - 1) < 0.1)) fail_msg("%s: deviation %g, want about %g", types[i], got, want);
+        if (!(fabs(got / want - 1) < 0.1))
+            fail_msg("%s: deviation %g, want about %g", types[i], got, want);
         gguf_close(g);
     }
 }
@@ -121,13 +128,16 @@ static void sane_weights_of_every_type(void **state) {
 static void seeds(void **state) {
     (void)state;
     struct gguf *g[3];
-    for (int i = 0; i < 3; i++) g[i] = make("smollm2-135m", "Q8_0", 2, 1024, i == 2 ? 8 : 7);   /* each stays mapped */
+    for (int i = 0; i < 3; i++)                                    /* each stays mapped */
+        g[i] = make("smollm2-135m", "Q8_0", 2, 1024, i == 2 ? 8 : 7);
     for (int i = 0; i < gguf_n_tensors(g[0]); i++) {
         const struct gguf_tensor *a = gguf_tensor_at(g[0], i);
         assert_memory_equal(a->data, gguf_tensor_at(g[1], i)->data, a->bytes);
-        assert_true(!memcmp(a->data, gguf_tensor_at(g[2], i)->data, a->bytes) == !strcmp(a->name, "rope_freqs.weight"));
+        assert_true(!memcmp(a->data, gguf_tensor_at(g[2], i)->data, a->bytes) ==
+                    !strcmp(a->name, "rope_freqs.weight"));
     }
-    const struct gguf_tensor *a = need(g[0], "blk.0.ffn_up.weight"), *b = need(g[0], "blk.1.ffn_up.weight");
+    const struct gguf_tensor *a = need(g[0], "blk.0.ffn_up.weight"),
+                             *b = need(g[0], "blk.1.ffn_up.weight");
     assert_true(memcmp(a->data, b->data, a->bytes));               /* layers differ */
     for (int i = 0; i < 3; i++) gguf_close(g[i]);
 }
@@ -167,7 +177,8 @@ static double turned(const double *q, const double *k, double back) {
     for (int p = 0; p < HEAD / 2; p++) {
         if (turn[p] < 1e-20) continue;
         double c = cos(turn[p] * back), s = sin(turn[p] * back);
-        sum += (q[2 * p] * c - q[2 * p + 1] * s) * k[2 * p] + (q[2 * p] * s + q[2 * p + 1] * c) * k[2 * p + 1];
+        sum += (q[2 * p] * c - q[2 * p + 1] * s) * k[2 * p] +
+               (q[2 * p] * s + q[2 * p + 1] * c) * k[2 * p + 1];
     }
     return sum / sqrt(HEAD);
 }
@@ -179,7 +190,8 @@ static double unturned(const double *q, const double *k) {
     return sum / sqrt(HEAD);
 }
 
-/* The layer's projections and the stream in front of it, at a token whose predecessors are known. */
+/* The layer's projections and the stream in front of it,
+ * at a token whose predecessors are known. */
 struct layer { float *q, *k, *v, *o; };
 
 static struct layer load_layer(const struct gguf *g, int l) {
@@ -222,7 +234,8 @@ static void check_local(const double *q, const double *k, int back, const char *
     assert_true(fabs(unturned(q, k)) < 1e-3);
     for (int d = 0; d < CONTEXT; d++)
         if (d != back) elsewhere += exp(turned(q, k, d) - peak);
-    if (!(elsewhere < 1e-8)) fail_msg("%s: weight %g elsewhere than %d back", what, elsewhere, back);
+    if (!(elsewhere < 1e-8))
+        fail_msg("%s: weight %g elsewhere than %d back", what, elsewhere, back);
 }
 
 static void induction(const char *type, int lookups, uint64_t seed) {
@@ -252,11 +265,13 @@ static void induction(const char *type, int lookups, uint64_t seed) {
         check_local(q + h * HEAD, k + h / 2 * HEAD, h + 1, what);
     }
 
-    /* a text of few different tokens, so that single ones and pairs match often, and one needle of four */
+    /* a text of few different tokens, so that single ones and pairs
+     * match often, and one needle of four */
     int token[N_TOKENS], needle[5];
     for (int i = 0; i < N_TOKENS; i++) token[i] = (int)rand_below(&r, (uint32_t)n_vocab);
     for (int i = 0; i < 5; i++) needle[i] = token[i];
-    double (*key)[5][HEAD] = malloc(N_TOKENS * sizeof *key);       /* what each token adds to a key from each place */
+    /* what each token adds to a key from each place */
+    double (*key)[5][HEAD] = malloc(N_TOKENS * sizeof *key);
     assert_non_null(key);
     for (int l = 1; l <= lookups; l++) {
         int64_t v[2];
@@ -272,7 +287,8 @@ static void induction(const char *type, int lookups, uint64_t seed) {
             snprintf(what, sizeof what, "%s, layer %d, head %d", type, l, h);
             check_local(q + h * HEAD, k + HEAD, h - 1, what);
         }
-        /* keys are sums over places, since every stream has the same length: take them apart around one example */
+        /* keys are sums over places, since every stream has the same length:
+         * take them apart around one example */
         memcpy(base, x, sizeof base);
         memcpy(kb, k, sizeof kb);
         for (int i = 0; i < N_TOKENS; i++)
@@ -283,7 +299,8 @@ static void induction(const char *type, int lookups, uint64_t seed) {
                 project(y.k, G * HEAD, x, k);
                 for (int j = 0; j < HEAD; j++) key[i][place][j] = k[j] - kb[j];
             }
-        /* Zipf-like text of 128k; the query's four tokens, 3 2 1 0, stand once in it, followed by the answer */
+        /* Zipf-like text of 128k; the query's four tokens, 3 2 1 0,
+         * stand once in it, followed by the answer */
         double sum = 0, hit = 0, at_hit = 0;
         int t[5] = { 5, 6, 7, 8, 9 };                              /* now, and one to four back */
         for (int pos = 0; pos < CONTEXT; pos++) {
@@ -300,8 +317,10 @@ static void induction(const char *type, int lookups, uint64_t seed) {
             sum += s;
             if (found) { hit += s; at_hit = log(s) + 80; }
         }
-        if (!(hit / sum > 0.99)) fail_msg("%s, layer %d: %g of the weight on the answer", type, l, hit / sum);
-        if (!(fabs(at_hit - 80) < 9)) fail_msg("%s, layer %d: the match scores %g, want about 80", type, l, at_hit);
+        if (!(hit / sum > 0.99))
+            fail_msg("%s, layer %d: %g of the weight on the answer", type, l, hit / sum);
+        if (!(fabs(at_hit - 80) < 9))
+            fail_msg("%s, layer %d: the match scores %g, want about 80", type, l, at_hit);
         free_layer(&y);
     }
     free(key);
@@ -323,8 +342,8 @@ static void four_lookups(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(true_dimensions), cmocka_unit_test(sane_weights_of_every_type), cmocka_unit_test(seeds),
-        cmocka_unit_test(heads_at_128k), cmocka_unit_test(four_lookups),
+        cmocka_unit_test(true_dimensions), cmocka_unit_test(sane_weights_of_every_type),
+        cmocka_unit_test(seeds), cmocka_unit_test(heads_at_128k), cmocka_unit_test(four_lookups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,8 @@ struct engine { struct gguf *g; struct model *m; struct tokenizer *t; };
 static struct engine load(const char *path) {
     struct engine e = {0};
     struct err err = { 0 };
-    if (gguf_open(&e.g, path, NULL, &err) || model_open(&e.m, e.g, NULL, &err) || tok_open(&e.t, e.g, NULL, &err))
+    if (gguf_open(&e.g, path, NULL, &err) || model_open(&e.m, e.g, NULL, &err) ||
+        tok_open(&e.t, e.g, NULL, &err))
         fail_msg("%s", err.msg);
     return e;
 }
@@ -64,7 +65,8 @@ static void check_texts(const struct tokenizer *t, const char *what) {
         int n = encode(t, texts[i], 0, &ids);
         for (int j = 0; j < n; j++) assert_in_range(ids[j], 0, tok_n(t) - 1);
         decode(t, ids, n, back, sizeof back);
-        if (strcmp(back, texts[i])) fail_msg("%s: \"%s\" came back as \"%s\"", what, texts[i], back);
+        if (strcmp(back, texts[i]))
+            fail_msg("%s: \"%s\" came back as \"%s\"", what, texts[i], back);
         free(ids);
     }
 }
@@ -72,8 +74,8 @@ static void check_texts(const struct tokenizer *t, const char *what) {
 static void vocabularies_of_every_family(void **state) {
     (void)state;
     static const struct { const char *shape; int vocab, bos, adds_bos; } list[] = {
-        { "tinyllama-1.1b", 32000, 1, 1 }, { "llama-3.2-1b", 128256, 128000, 1 }, { "qwen2.5-1.5b", 151936, 151643, 0 },
-        { "smollm2-135m", 49152, 0, 0 },
+        { "tinyllama-1.1b", 32000, 1, 1 }, { "llama-3.2-1b", 128256, 128000, 1 },
+        { "qwen2.5-1.5b", 151936, 151643, 0 }, { "smollm2-135m", 49152, 0, 0 },
     };
     struct err err = { 0 };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -91,8 +93,9 @@ static void vocabularies_of_every_family(void **state) {
         assert_int_equal(tok_adds_bos(t), list[i].adds_bos);
         check_texts(t, list[i].shape);
         int32_t *ids;
-        int n = encode(t, "somewhere over there was another place where words were written", 0, &ids);
-        if (n > 32) fail_msg("%s: 63 letters took %d tokens", list[i].shape, n);
+        int n = encode(t, "somewhere over there was another place where words were written",
+                       0, &ids);
+        if (n > 32) fail_msg("%s: 54 letters took %d tokens", list[i].shape, n);
         free(ids);
         tok_close(t);
         gguf_close(g);
@@ -112,12 +115,14 @@ static void random_models_give_sane_logits(void **state) {
         struct session *session;
         const struct session_options o = { .n_ctx = 16, .type_k = DT_F16, .type_v = DT_F16 };
         const int32_t ids[] = { 1, 500, 7, 1999, 30, 1024, 8, 9 };
-        if (session_open(&session, e.m, &o, &err) || session_eval(session, ids, 8, &err)) fail_msg("%s", err.msg);
+        if (session_open(&session, e.m, &o, &err) || session_eval(session, ids, 8, &err))
+            fail_msg("%s", err.msg);
         const float *l = session_logits(session);
         double sum = 0, squares = 0;
         for (int j = 0; j < 2048; j++) sum += l[j], squares += (double)l[j] * l[j];
         double deviation = sqrt(squares / 2048 - sum / 2048 * sum / 2048);
-        if (!(deviation > 1 && deviation < 3)) fail_msg("%s: logits deviate by %g, want 1 to 3", shapes[i], deviation);
+        if (!(deviation > 1 && deviation < 3))
+            fail_msg("%s: logits deviate by %g, want 1 to 3", shapes[i], deviation);
         session_close(session);
         unload(&e);
     }
@@ -130,9 +135,12 @@ static const char cue[] = "\nThe secret code is", answer[] = " 7391 orange kettl
 
 /* Sentences that share words with the needle but never four in a row. */
 static size_t tell(struct rand *r, char *out, size_t size, double depth) {
-    static const char *const who[] = { "The fox", "My sister", "The old sailor", "A clever owl", "The secret garden" };
-    static const char *const what[] = { "is happy", "found an orange lamp", "wrote 73 letters", "has a kettle", "code of law" };
-    static const char *const when[] = { "before the rain.", "in the morning.", "at 9 o'clock.", "and went home." };
+    static const char *const who[] = { "The fox", "My sister", "The old sailor", "A clever owl",
+                                       "The secret garden" };
+    static const char *const what[] = { "is happy", "found an orange lamp", "wrote 73 letters",
+                                        "has a kettle", "code of law" };
+    static const char *const when[] = { "before the rain.", "in the morning.", "at 9 o'clock.",
+                                        "and went home." };
     size_t n = 0;
     bool planted = false;
     while (n + 200 < size) {
@@ -153,7 +161,8 @@ static void recite(const struct engine *e, const char *text, const char *attn, i
     struct session *s;
     int32_t *ids, said[64];
     int n = encode(e->t, text, TOK_BOS, &ids);
-    const struct session_options o = { .n_ctx = n + n_out, .type_k = DT_F16, .type_v = DT_F16, .attn = attn };
+    const struct session_options o = { .n_ctx = n + n_out, .type_k = DT_F16, .type_v = DT_F16,
+                                       .attn = attn };
     if (session_open(&s, e->m, &o, &err) || session_eval(s, ids, n, &err)) fail_msg("%s", err.msg);
     for (int i = 0; i < n_out; i++) {
         const float *l = session_logits(s);
@@ -173,7 +182,8 @@ static void needles_at_every_depth(void **state) {
     struct rand r = { 17 };
     static char text[3000];
     for (int lookups = 2; lookups <= 4; lookups++) {
-        struct induction_options o = { .n_ctx = 131072, .n_lookups = lookups, .seed = (uint64_t)lookups };
+        struct induction_options o = { .n_ctx = 131072, .n_lookups = lookups,
+                                       .seed = (uint64_t)lookups };
         const char *path = temp_path("induction.gguf");
         if (synth_induction(path, &o, recipe_by_name("Q8_0"), &err)) fail_msg("%s", err.msg);
         struct engine e = load(path);
@@ -185,7 +195,8 @@ static void needles_at_every_depth(void **state) {
             int n = encode(e.t, answer, 0, &ids);
             free(ids);
             recite(&e, text, NULL, n, out, sizeof out);
-            if (!strstr(out, "7391 orange kettle.")) fail_msg("%d look-ups, depth %d: \"%s\"", lookups, depth, out);
+            if (!strstr(out, "7391 orange kettle."))
+                fail_msg("%d look-ups, depth %d: \"%s\"", lookups, depth, out);
         }
         unload(&e);
     }
@@ -209,19 +220,22 @@ static void ground_truth_about_heads(void **state) {
     tell(&r, text, sizeof text, 0.3);
     for (int i = 0; i < 3; i++) {
         char attn[600], out[256];
-        snprintf(attn, sizeof attn, "duo,heads=%s,ratio=%.3f,sink=16,recent=32", heads, list[i].ratio);
+        snprintf(attn, sizeof attn, "duo,heads=%s,ratio=%.3f,sink=16,recent=32", heads,
+                 list[i].ratio);
         temp_write(heads, list[i].scores, strlen(list[i].scores));
         recite(&e, text, attn, 8, out, sizeof out);
-        if (!strstr(out, "7391 orange kettle.") == list[i].finds) fail_msg("heads %d: \"%s\"", i, out);
+        if (!strstr(out, "7391 orange kettle.") == list[i].finds)
+            fail_msg("heads %d: \"%s\"", i, out);
     }
     unload(&e);
 }
 
 int main(void) {
-    omp_set_num_threads(1);                    /* small models: a busy machine makes barriers dear */
+    omp_set_num_threads(1);                 /* small models: a busy machine makes barriers dear */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vocabularies_of_every_family), cmocka_unit_test(random_models_give_sane_logits),
-        cmocka_unit_test(needles_at_every_depth), cmocka_unit_test(ground_truth_about_heads),
+        cmocka_unit_test(vocabularies_of_every_family),
+        cmocka_unit_test(random_models_give_sane_logits), cmocka_unit_test(needles_at_every_depth),
+        cmocka_unit_test(ground_truth_about_heads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

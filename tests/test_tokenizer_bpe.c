@@ -44,19 +44,21 @@ static void test_words(void **state) {
     words("gpt-2", "a\nb  ", "a|\n|b|  ");
     words("gpt-2", "na\xC3\xAFve \xC2\xBD\xE4\xB8\xAD", "na\xC3\xAFve| \xC2\xBD|\xE4\xB8\xAD");
     /* U+180E is no space, U+0085 and U+3000 are */
-    words("gpt-2", "a\xE1\xA0\x8E" "b\xC2\x85\xE3\x80\x80" "c", "a|\xE1\xA0\x8E|b|\xC2\x85|\xE3\x80\x80|c");
+    words("gpt-2", "a\xE1\xA0\x8E" "b\xC2\x85\xE3\x80\x80" "c",
+          "a|\xE1\xA0\x8E|b|\xC2\x85|\xE3\x80\x80|c");
     /* llama-bpe: digits by three, any sign in front of letters, line ends stay with the signs
      * before them */
     words("llama-bpe", "I'VE 1234567 a.b", "I|'VE| |123|456|7| a|.b");
     words("llama-bpe", "ok!\r\n\n  x", "ok|!\r\n\n| | x");
     words("llama-bpe", "a \n \n  b", "a| \n \n| | b");
     words("llama-bpe", "don't\tgo", "don|'t|\tgo");
-    words("llama-bpe", "'\xC5\xBF" "a", "'\xC5\xBF" "a");          /* a long s makes no contraction */
+    words("llama-bpe", "'\xC5\xBF" "a", "'\xC5\xBF" "a");       /* a long s makes no contraction */
     words("qwen2", "x 123\n", "x| |1|2|3|\n");
     words("smollm", "a 12", "a| |1|2");
     words("falcon", "a(b)12345=>", "a|(|b|)|123|45|=>");
     words("default", "a,12345", "a|,|123|45");
-    words("deepseek-llm", "ab 12\n\xE4\xB8\xAD\xE6\x96\x87!  ", "ab| |12|\n|\xE4\xB8\xAD\xE6\x96\x87|!|  ");
+    words("deepseek-llm", "ab 12\n\xE4\xB8\xAD\xE6\x96\x87!  ",
+          "ab| |12|\n|\xE4\xB8\xAD\xE6\x96\x87|!|  ");
     words("deepseek-coder", "x=12;\n", "x|=|1|2|;|\n");
     words("deepseek-v3", "a[b~=c1234", "a|[b|~=|c|123|4");
     words("command-r", "It's 2 x", "It|'s| |2| x");
@@ -97,12 +99,14 @@ static void test_every_rule(void **state) {
     for (char *name = strtok(list + 7, " "); name; name = strtok(NULL, " "), names++) {
         struct err why = { .msg = "" };
         if (pretok_open(&t, name, &why)) fail_msg("%s: %s", name, why.msg);
-        const char *const kinds[] = { " ", "a", "A", "1", ".", "\n", "\xE4\xB8\xAD", "\xCC\x81", " \n", "a1", "'s " };
+        const char *const kinds[] = { " ", "a", "A", "1", ".", "\n", "\xE4\xB8\xAD", "\xCC\x81",
+                                      " \n", "a1", "'s " };
         for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
             size_t len = strlen(kinds[k]), m = n - n % len, seen = 0;
             for (size_t i = 0; i < m; i++) text[i] = kinds[k][i % len];
             text[m] = 'x';
-            if (pretok_split(t, text, m + 1, count_bytes, &seen, &why)) fail_msg("%s: %s", name, why.msg);
+            if (pretok_split(t, text, m + 1, count_bytes, &seen, &why))
+                fail_msg("%s: %s", name, why.msg);
             assert_int_equal(seen, m + 1);
         }
         pretok_close(t);
@@ -116,8 +120,10 @@ static void test_every_rule(void **state) {
 #define G "\xC4\xA0"           /* U+0120, a space */
 
 static void low_vocabulary(const char *pre) {
-    static const char *const merges[] = { "l o", "lo w", "e r", G " low", "n e", "ne w", "e w", "x y", "xy z" };
-    static const char *const made[] = { "lo", "low", "er", G "low", "ne", "new", "ew", "xyz" };    /* xy is no piece */
+    static const char *const merges[] = { "l o", "lo w", "e r", G " low", "n e", "ne w", "e w",
+                                          "x y", "xy z" };
+    /* xy is no piece */
+    static const char *const made[] = { "lo", "low", "er", G "low", "ne", "new", "ew", "xyz" };
     vocab_file_init(&f, "gpt2", pre);
     vocab_file_bytes(&f);
     for (int i = 0; i < 9; i++) vocab_file_merge(&f, merges[i]);
@@ -148,13 +154,13 @@ static void test_specials(void **state) {
     (void)state;
     low_vocabulary("llama-bpe");
     f.bos = vocab_file_piece(&f, "<|begin_of_text|>", 0, TOK_CONTROL);
-    int eot = vocab_file_piece(&f, "<|eot_id|>", 0, TOK_USER);     /* well known: its type is set right */
+    int eot = vocab_file_piece(&f, "<|eot_id|>", 0, TOK_USER);  /* well known: its type set right */
     f.eos = vocab_file_piece(&f, "<|end_of_text|>", 0, TOK_CONTROL);
     vocab_file_piece(&f, "  ", 0, TOK_USER);
-    vocab_file_piece(&f, "zz", 0, TOK_NORMAL);                     /* no merge leads to it */
+    vocab_file_piece(&f, "zz", 0, TOK_NORMAL);                  /* no merge leads to it */
     vocab_file_piece(&f, "yy", 0, TOK_CONTROL);
     struct tokenizer *t = tok_must(&f);
-    pieces(t, "low", TOK_BOS, "<|begin_of_text|>|low");            /* this rule adds BOS by itself */
+    pieces(t, "low", TOK_BOS, "<|begin_of_text|>|low");         /* this rule adds BOS by itself */
     pieces(t, "<|begin_of_text|>low", TOK_BOS | TOK_SPECIAL, "<|begin_of_text|>|low");
     pieces(t, "low<|eot_id|> low", TOK_SPECIAL, "low|<|eot_id|>|" G "low");
     pieces(t, "<|eot_id|>", 0, "<|||e|o|t|_|i|d|||>");
@@ -220,7 +226,8 @@ static int slow_encode(const char *s, size_t n, int32_t *out) {
         memmove(rank + best, rank + best + 1, (count - best - 1) * sizeof *rank);
         count--;
         for (size_t i = best ? best - 1 : 0; i <= best; i++)
-            rank[i] = i + 1 < count ? rank_of(s + at[i], at[i + 1] - at[i], at[i + 2] - at[i + 1]) : 1 << 30;
+            rank[i] = i + 1 < count ? rank_of(s + at[i], at[i + 1] - at[i], at[i + 2] - at[i + 1])
+                                    : 1 << 30;
     }
     for (size_t i = 0; i < count; i++) out[i] = find(s + at[i], at[i + 1] - at[i]);
     free(at);
@@ -249,7 +256,7 @@ static void test_against_the_slow_way(void **state) {
             vocab_file_piece(&f, spelling[i], 0, TOK_NORMAL);
             known[n_known++] = spelling[i];
         }
-        for (int i = f.n_merges - 1; i > 0; i--) { /* ranks in any order, not by the size of the piece */
+        for (int i = f.n_merges - 1; i > 0; i--) { /* ranks in any order, not by the pieces' size */
             int k = (int)(tok_random(&seed) % (unsigned)(i + 1));
             struct gguf_str swap = f.merge[i];
             f.merge[i] = f.merge[k];
@@ -263,7 +270,8 @@ static void test_against_the_slow_way(void **state) {
             int32_t want[5000], *got;
             struct err err = { .msg = "" };
             int w = slow_encode(text, n, want), g = tok_encode(t, text, n, 0, &got, &err);
-            if (g != w || memcmp(got, want, (size_t)w * sizeof *want)) fail_msg("%d ids for %d: %.300s", g, w, text);
+            if (g != w || memcmp(got, want, (size_t)w * sizeof *want))
+                fail_msg("%d ids for %d: %.300s", g, w, text);
             free(got);
         }
         tok_close(t);

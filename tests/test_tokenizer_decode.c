@@ -30,19 +30,23 @@ static struct tokenizer *spm_vocabulary(void) {
 
 enum { BYTE = 3 };             /* id of <0x00> */
 
-static void decodes(const struct tokenizer *t, const int32_t *ids, int n, bool special, const char *want) {
+static void decodes(const struct tokenizer *t, const int32_t *ids, int n, bool special,
+                    const char *want) {
     char *text = tok_text(t, ids, n, special, NULL);
     if (strcmp(text, want)) fail_msg("got '%s', wanted '%s'", text, want);
     free(text);
 }
 #define text_is(t, special, want, ...) \
-    do { const int32_t id_[] = { __VA_ARGS__ }; decodes(t, id_, sizeof id_ / sizeof *id_, special, want); } while (0)
+    do { \
+        const int32_t id_[] = { __VA_ARGS__ }; \
+        decodes(t, id_, sizeof id_ / sizeof *id_, special, want); \
+    } while (0)
 
 static void test_spaces_and_hidden(void **state) {
     (void)state;
     struct tokenizer *t = spm_vocabulary();
-    text_is(t, false, "a a", space_a, space_a);            /* the first space was put there by encoding */
-    text_is(t, false, "a", 1, space_a, 2);                 /* control tokens are silent and do not count as a start */
+    text_is(t, false, "a a", space_a, space_a);     /* the first space was put there by encoding */
+    text_is(t, false, "a", 1, space_a, 2);          /* control tokens are silent and are no start */
     text_is(t, true, "<s>a a</s>", 1, space_a, space_a, 2);
     text_is(t, false, "aa", a, a);
     text_is(t, false, "a  <u>a", a, user, unused, a);
@@ -101,7 +105,8 @@ static void test_random_bytes(void **state) {
                 size_t len = c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
                 assert_true(k + len <= n);
                 assert_true(c < 0x80 || c >= 0xC2);
-                for (size_t j = 1; j < len; j++) assert_int_equal((unsigned char)out[k + j] & 0xC0, 0x80);
+                for (size_t j = 1; j < len; j++)
+                    assert_int_equal((unsigned char)out[k + j] & 0xC0, 0x80);
                 k += len;
             }
         }
@@ -115,12 +120,13 @@ static void test_byte_level(void **state) {
     vocab_file_init(&f, "gpt2", "gpt-2");
     vocab_file_bytes(&f);
     int space_x = vocab_file_piece(&f, "\xC4\xA0x", 0, TOK_NORMAL);
-    int half = vocab_file_piece(&f, "x\xC3\x83", 0, TOK_NORMAL);           /* x and byte C3 */
-    int odd = vocab_file_piece(&f, "x y", 0, TOK_NORMAL);                  /* not byte-level: a plain space */
-    int spelled = vocab_file_piece(&f, "<\xC4\xA0>", 0, TOK_USER);         /* user-defined pieces mean what they spell */
+    int half = vocab_file_piece(&f, "x\xC3\x83", 0, TOK_NORMAL);  /* x and byte C3 */
+    int odd = vocab_file_piece(&f, "x y", 0, TOK_NORMAL);         /* not byte-level: plain space */
+    /* user-defined pieces mean what they spell */
+    int spelled = vocab_file_piece(&f, "<\xC4\xA0>", 0, TOK_USER);
     int control = vocab_file_piece(&f, "<|end|>", 0, TOK_CONTROL);
     struct tokenizer *t = tok_must(&f);
-    text_is(t, false, " x x", space_x, space_x);                           /* no added space, so none is taken */
+    text_is(t, false, " x x", space_x, space_x);                  /* none added, so none is taken */
     text_is(t, false, "x\xC3\xA9", half, 0xA9);
     text_is(t, false, "x" BAD "x y", half, odd);
     text_is(t, false, "<\xC4\xA0>", spelled, control);
@@ -141,12 +147,14 @@ static void test_sp_model(void **state) {
     struct vocab v = { .kind = VOCAB_SPM, .unk = 0 };
     struct err err = { .msg = "" };
     static const struct { const char *p; float score; int type; } piece[] = {
-        { "<unk>", 0, TOK_UNKNOWN }, { "<s>", 0, TOK_CONTROL }, { "</s>", 0, TOK_CONTROL }, { B, -9, TOK_NORMAL },
-        { "a", -9, TOK_NORMAL }, { "b", -9, TOK_NORMAL }, { B "a", -1, TOK_NORMAL }, { "ab", -2, TOK_NORMAL },
+        { "<unk>", 0, TOK_UNKNOWN }, { "<s>", 0, TOK_CONTROL }, { "</s>", 0, TOK_CONTROL },
+        { B, -9, TOK_NORMAL }, { "a", -9, TOK_NORMAL }, { "b", -9, TOK_NORMAL },
+        { B "a", -1, TOK_NORMAL }, { "ab", -2, TOK_NORMAL },
     };
     enum { N = sizeof piece / sizeof *piece };
     assert_int_equal(vocab_alloc(&v, N, 64, &err), 0);
-    for (int i = 0; i < N; i++) vocab_set(&v, i, piece[i].p, strlen(piece[i].p), piece[i].score, piece[i].type);
+    for (int i = 0; i < N; i++)
+        vocab_set(&v, i, piece[i].p, strlen(piece[i].p), piece[i].score, piece[i].type);
     assert_int_equal(vocab_index(&v, &err), 0);
     char *proto;
     size_t n;
@@ -172,7 +180,11 @@ static void test_sp_model(void **state) {
     int refused = 0;
     for (size_t cut = 0; cut < n; cut++) {
         temp_write(path, proto, cut);
-        if (tok_open(&t, NULL, path, &err)) { refused++; assert_true(err.msg[0] && !strchr(err.msg, '\n')); continue; }
+        if (tok_open(&t, NULL, path, &err)) {
+            refused++;
+            assert_true(err.msg[0] && !strchr(err.msg, '\n'));
+            continue;
+        }
         int32_t *ids;
         if (tok_encode(t, "ab a", 4, TOK_BOS | TOK_SPECIAL, &ids, &err) >= 0) free(ids);
         tok_close(t);
@@ -182,7 +194,8 @@ static void test_sp_model(void **state) {
     for (int round = 0; round < 300; round++) {
         char *copy = malloc(n);
         memcpy(copy, proto, n);
-        for (uint32_t k = 1 + tok_random(&seed) % 3; k; k--) copy[tok_random(&seed) % n] = (char)tok_random(&seed);
+        for (uint32_t k = 1 + tok_random(&seed) % 3; k; k--)
+            copy[tok_random(&seed) % n] = (char)tok_random(&seed);
         temp_write(path, copy, n);
         free(copy);
         if (tok_open(&t, NULL, path, &err)) continue;

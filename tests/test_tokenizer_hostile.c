@@ -27,7 +27,8 @@ static void bpe(void) {
 
 static void check_refusal(struct tokenizer *t, const struct err *err, const char *want) {
     if (t) fail_msg("opened, wanted a refusal with '%s'", want);
-    if (!strstr(err->msg, want) || strchr(err->msg, '\n')) fail_msg("'%s' lacks '%s'", err->msg, want);
+    if (!strstr(err->msg, want) || strchr(err->msg, '\n'))
+        fail_msg("'%s' lacks '%s'", err->msg, want);
     assert_true(strlen(err->msg) + 1 < sizeof err->msg);
 }
 
@@ -80,7 +81,7 @@ static void test_pieces(void **state) {
     assert_int_equal(tok_type(t, 259), TOK_UNUSED);
     tok_close(t);
     spm();
-    f.no_types = 1;                                /* old files: byte pieces are known by their spelling */
+    f.no_types = 1;                                /* old files: byte pieces known by spelling */
     t = tok_must(&f);
     pieces(t, "b", 0, "<0xE2>|<0x96>|<0x81>|<0x62>");
     tok_close(t);
@@ -133,7 +134,7 @@ static void test_merges(void **state) {
     pieces(t, "ab", 0, "a|b");
     tok_close(t);
     bpe();
-    vocab_file_merge(&f, " a b");                  /* a left part that begins with a space: never matches */
+    vocab_file_merge(&f, " a b");                  /* left part begins with a space: no match */
     vocab_file_merge(&f, "q\xFF r");
     t = tok_must(&f);
     pieces(t, "ab", 0, "ab");
@@ -141,8 +142,9 @@ static void test_merges(void **state) {
 }
 
 /* Keys of the wrong kind or length, put over a sound file's. */
-enum wrong { TOKENS_INT, TOKENS_SCALAR, SCORES_SHORT, SCORES_STRINGS, TYPES_LONG, TYPES_FLOAT, TYPES_STRINGS,
-             MERGES_INT, BOS_STRING, ADD_BOS_STRING, MODEL_INT, PRE_INT, SCORES_INT, N_WRONG };
+enum wrong { TOKENS_INT, TOKENS_SCALAR, SCORES_SHORT, SCORES_STRINGS, TYPES_LONG, TYPES_FLOAT,
+             TYPES_STRINGS, MERGES_INT, BOS_STRING, ADD_BOS_STRING, MODEL_INT, PRE_INT, SCORES_INT,
+             N_WRONG };
 
 static void put_wrong(struct gguf_writer *w, enum wrong kind) {
     static const int32_t ints[300];
@@ -163,7 +165,8 @@ static void put_wrong(struct gguf_writer *w, enum wrong kind) {
     case ADD_BOS_STRING: gguf_put_string(w, "tokenizer.ggml.add_bos_token", "true"); break;
     case MODEL_INT: gguf_put_int(w, "tokenizer.ggml.model", GGUF_U32, 1); break;
     case PRE_INT: gguf_put_int(w, "tokenizer.ggml.pre", GGUF_U32, 1); break;
-    case SCORES_INT: gguf_put_ints(w, "tokenizer.ggml.scores", GGUF_I32, ints, n); break;      /* this one is legal */
+    /* this one is legal */
+    case SCORES_INT: gguf_put_ints(w, "tokenizer.ggml.scores", GGUF_I32, ints, n); break;
     default: break;
     }
 }
@@ -182,7 +185,8 @@ static void test_kinds(void **state) {
         struct tokenizer *t = NULL;
         struct err err = { .msg = "" };
         vocab_file_write(&f, from);
-        if (gguf_open(&g, from, NULL, &err) || gguf_write_open(&w, to, &err)) fail_msg("%s", err.msg);
+        if (gguf_open(&g, from, NULL, &err) || gguf_write_open(&w, to, &err))
+            fail_msg("%s", err.msg);
         for (int i = 0; i < gguf_n_kv(g); i++) gguf_put_kv(w, g, gguf_kv_at(g, i));
         put_wrong(w, (enum wrong)kind);
         if (gguf_write_begin(w, &err) || gguf_write_close(w, &err)) fail_msg("%s", err.msg);
@@ -206,7 +210,8 @@ static void test_random_vocabularies(void **state) {
     int opened = 0;
     for (int round = 0; round < 300; round++) {
         bool is_bpe = round % 2;
-        vocab_file_init(&f, is_bpe ? "gpt2" : "llama", is_bpe ? round % 4 == 1 ? "llama-bpe" : "default" : NULL);
+        vocab_file_init(&f, is_bpe ? "gpt2" : "llama",
+                        is_bpe ? round % 4 == 1 ? "llama-bpe" : "default" : NULL);
         if (tok_random(&seed) % 2) {
             if (is_bpe) vocab_file_bytes(&f);
             else vocab_file_spm(&f);
@@ -217,11 +222,13 @@ static void test_random_vocabularies(void **state) {
                 uint32_t r = tok_random(&seed);
                 spelling[i][b] = r % 3 ? "ab <>\n\xE2\x96\x81\xC4\xA0"[r / 3 % 11] : (char)(r / 3);
             }
-            int id = vocab_file_piece(&f, "", (float)(int)(tok_random(&seed) % 9), (enum tok_type)(1 + tok_random(&seed) % 5));
+            int id = vocab_file_piece(&f, "", (float)(int)(tok_random(&seed) % 9),
+                                      (enum tok_type)(1 + tok_random(&seed) % 5));
             f.token[id] = (struct gguf_str){ spelling[i], n };
         }
         for (uint32_t k = tok_random(&seed) % 60, i = 0; i < k; i++) {
-            struct gguf_str l = f.token[tok_random(&seed) % (unsigned)f.n], r = f.token[tok_random(&seed) % (unsigned)f.n];
+            struct gguf_str l = f.token[tok_random(&seed) % (unsigned)f.n],
+                            r = f.token[tok_random(&seed) % (unsigned)f.n];
             if (!l.n || !r.n || l.n + r.n > 10) continue;
             memcpy(merge[i], l.p, l.n);
             merge[i][l.n] = ' ';

@@ -32,7 +32,7 @@ static void test_merges_by_score(void **state) {
     (void)state;
     hello_vocabulary();
     struct tokenizer *t = tok_must(&f);
-    pieces(t, "hello", 0, B "he|llo");             /* not _|hello, which is longer but comes later */
+    pieces(t, "hello", 0, B "he|llo");             /* not _|hello, which is longer, but later */
     pieces(t, "hellhello", 0, B "he|ll|hello");    /* no space in front: he and llo meet as hello */
     pieces(t, "aaa", 0, B "|aa|a");                /* equal scores: leftmost first */
     pieces(t, "aaaaa", 0, B "|aa|aa|a");
@@ -104,7 +104,8 @@ static void test_specials(void **state) {
     hello_vocabulary();
     vocab_file_piece(&f, "<tool>", -1000, TOK_USER);
     vocab_file_piece(&f, "<tool>>", -1000, TOK_USER);
-    int turn = vocab_file_piece(&f, "<end_of_turn>", 0, TOK_NORMAL);   /* typed carelessly, as some files do */
+    /* typed carelessly, as some files do */
+    int turn = vocab_file_piece(&f, "<end_of_turn>", 0, TOK_NORMAL);
     struct tokenizer *t = tok_must(&f);
     pieces(t, "a", TOK_BOS, "<s>|" B "|a");
     pieces(t, "", TOK_BOS, "<s>");
@@ -163,7 +164,7 @@ static void test_odd_pieces(void **state) {
     (void)state;
     hello_vocabulary();
     vocab_file_piece(&f, "", 0, TOK_NORMAL);
-    vocab_file_piece(&f, "he", 0, TOK_NORMAL);                     /* the first one counts: score -3, not 0 */
+    vocab_file_piece(&f, "he", 0, TOK_NORMAL);                     /* the first: score -3, not 0 */
     vocab_file_piece(&f, "<0x41>", 0, TOK_BYTE);
     vocab_file_piece(&f, "<s>", 0, TOK_CONTROL);
     vocab_file_piece(&f, "<unk>", 0, TOK_UNKNOWN);
@@ -285,7 +286,8 @@ static void test_needle_proto(void **state) {
     struct gguf *g;
     struct tokenizer *t;
     struct err err = { .msg = "" };
-    if (gguf_open(&g, "models/needle-proto.gguf", NULL, &err) || tok_open(&t, g, NULL, &err)) fail_msg("%s", err.msg);
+    if (gguf_open(&g, "models/needle-proto.gguf", NULL, &err) || tok_open(&t, g, NULL, &err))
+        fail_msg("%s", err.msg);
     gguf_close(g);                                 /* nothing of it is needed any more */
     assert_int_equal(tok_n(t), 1024);
     assert_int_equal(tok_bos(t), 1);
@@ -333,10 +335,12 @@ static void test_long_texts(void **state) {
         struct err err = { .msg = "" };
         int count = tok_encode(t, text, n, TOK_SPECIAL, &ids, &err);
         if (count < 0) fail_msg("%s", err.msg);
-        if (per[k] == 2) assert_int_equal(count, n / 2 + 1);       /* the space in front, alone or making it odd */
+        /* the space in front, alone or making it odd */
+        if (per[k] == 2) assert_int_equal(count, n / 2 + 1);
         if (per[k] == 1) assert_int_equal(count, n + 1);
-        if (k == 3) assert_int_equal(count, 2 * (n / 6) + 1);      /* _he llo, and _he of a last word cut short */
-        if (k == 6) assert_int_equal(count, n / 3 + 3);            /* and _ and two bytes of the last one */
+        /* _he llo, and _he of a last word cut short */
+        if (k == 3) assert_int_equal(count, 2 * (n / 6) + 1);
+        if (k == 6) assert_int_equal(count, n / 3 + 3);    /* and _ and two bytes of the last one */
         free(ids);
     }
     free(text);

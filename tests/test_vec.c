@@ -1,4 +1,5 @@
-/* test_vec.c - every instruction set's vec group against the formulas in double, for every tail length. */
+/* test_vec.c - every instruction set's vec group against the formulas
+ * in double, for every tail length. */
 #include <float.h>
 #include <math.h>
 #include <setjmp.h>
@@ -17,7 +18,8 @@ static const struct kernels *set(int i) {
     static const char *const names[] = { "scalar", "avx2", "avx512", "amx" };
     return kernels_pick(names[i]);
 }
-#define EACH_SET(k) for (int i_ = 0; i_ < 4; i_++) for (const struct kernels *k = set(i_); k; k = NULL)
+#define EACH_SET(k) \
+    for (int i_ = 0; i_ < 4; i_++) for (const struct kernels *k = set(i_); k; k = NULL)
 
 static unsigned seed;
 static float uniform(float lo, float hi) {
@@ -25,12 +27,14 @@ static float uniform(float lo, float hi) {
     return lo + (hi - lo) * (float)(seed >> 8) / 16777216.f;
 }
 
-/* n values in [-a, a]; behind them, where nothing may be read into a result or written, the canary. */
+/* n values in [-a, a]; behind them, where nothing may be read
+ * into a result or written, the canary. */
 static void fill(float *x, int n, float a) {
     for (int i = 0; i < MAX + GUARD; i++) x[i] = i < n ? uniform(-a, a) : canary;
 }
 
-static void check(const struct kernels *k, int n, const float *got, const double *want, double tolerance) {
+static void check(const struct kernels *k, int n, const float *got, const double *want,
+                  double tolerance) {
     for (int i = 0; i < n; i++)
         if (!(fabs(got[i] - want[i]) <= tolerance * (1 + fabs(want[i]))))
             fail_msg("%s, n = %d, element %d: %.9g, wanted %.9g", k->name, n, i, got[i], want[i]);

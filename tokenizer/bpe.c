@@ -26,7 +26,9 @@ struct bpe {
 
 /* ------------------------------------------------------------------ bytes as characters */
 
-static bool printable(int b) { return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE; }
+static bool printable(int b) {
+    return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+}
 
 /* The other 68 bytes are moved behind the first 256 code points, in order. */
 static uint32_t byte_cp(int byte) {
@@ -105,12 +107,13 @@ static const struct merge *find_merge(const struct bpe *b, int32_t left, int32_t
 static int load_merges(struct bpe *b, const struct gguf *g, struct err *err) {
     const struct gguf_kv *kv = gguf_find(g, "tokenizer.ggml.merges");
     if (!kv)
-        return fail(err, "%s: no tokenizer.ggml.merges, which tokenizer.ggml.model gpt2 needs", gguf_path(g));
+        return fail(err, "%s: no tokenizer.ggml.merges, which tokenizer.ggml.model gpt2 needs",
+                    gguf_path(g));
     if (kv->type != GGUF_ARRAY || kv->item != GGUF_STRING)
         return fail(err, "%s: tokenizer.ggml.merges is not an array of strings", gguf_path(g));
     if (kv->count > 1 << 26)
-        return fail(err, "%s: %llu merges, wanted at most %d", gguf_path(g), (unsigned long long)kv->count,
-                    1 << 26);
+        return fail(err, "%s: %llu merges, wanted at most %d", gguf_path(g),
+                    (unsigned long long)kv->count, 1 << 26);
     uint64_t size = 16;
     while (size < 2 * kv->count) size *= 2;
     b->merge = malloc((size_t)size * sizeof *b->merge);
@@ -126,8 +129,8 @@ static int load_merges(struct bpe *b, const struct gguf *g, struct err *err) {
         const char *space = s.n > 2 ? memchr(s.p + 1, ' ', s.n - 2) : NULL;
         if (!space) {
             free(joined);
-            return fail(err, "%s: merge %llu is '%.*s', wanted two parts with a space between", gguf_path(g),
-                        (unsigned long long)rank, (int)(s.n < 64 ? s.n : 64), s.p);
+            return fail(err, "%s: merge %llu is '%.*s', wanted two parts with a space between",
+                        gguf_path(g), (unsigned long long)rank, (int)(s.n < 64 ? s.n : 64), s.p);
         }
         if (room < s.n) {
             char *more = realloc(joined, room = s.n * 2);
@@ -137,7 +140,8 @@ static int load_merges(struct bpe *b, const struct gguf *g, struct err *err) {
         size_t left = (size_t)(space - s.p), right = s.n - left - 1;
         memcpy(joined, s.p, left);
         memcpy(joined + left, space + 1, right);
-        int l = symbol(b, s.p, left), r = symbol(b, space + 1, right), to = symbol(b, joined, left + right);
+        int l = symbol(b, s.p, left), r = symbol(b, space + 1, right),
+            to = symbol(b, joined, left + right);
         if (l < 0 || r < 0 || to < 0) goto no_memory;
         if (find_merge(b, l, r)) continue;         /* the first of equals counts */
         uint64_t pair = (uint64_t)l << 32 | (uint32_t)r, h = hash_pair(pair);
@@ -157,7 +161,10 @@ int bpe_open(struct bpe **out, const struct vocab *v, const struct gguf *g, stru
     b->v = v;
     b->whole_words = pretok_ignores_merges(v->pre);
     struct err why;
-    if (pretok_open(&b->pretok, v->pre, &why)) { fail(err, "%s: %s", gguf_path(g), why.msg); goto failed; }
+    if (pretok_open(&b->pretok, v->pre, &why)) {
+        fail(err, "%s: %s", gguf_path(g), why.msg);
+        goto failed;
+    }
     if (load_merges(b, g, err)) goto failed;
     for (int i = 0; i < 256; i++) {
         char s[4];
@@ -184,7 +191,7 @@ void bpe_close(struct bpe *b) {
 /* ------------------------------------------------------------------ one word */
 
 /* What could be merged next: lowest rank first, then leftmost. */
-struct candidate { uint64_t order; int32_t left, right, to; };     /* order: rank << 32 | position */
+struct candidate { uint64_t order; int32_t left, right, to; };    /* order: rank << 32 | position */
 
 struct work {
     const struct bpe *b;
@@ -223,10 +230,11 @@ static int push(struct work *w, int32_t left) {
         w->heap = more;
         w->cap_heap = cap;
     }
-    struct candidate c = { .order = (uint64_t)m->rank << 32 | (uint32_t)left, .left = w->symbol[left],
-                           .right = w->symbol[right], .to = m->to };
+    struct candidate c = { .order = (uint64_t)m->rank << 32 | (uint32_t)left,
+                           .left = w->symbol[left], .right = w->symbol[right], .to = m->to };
     size_t i = w->n_heap++;
-    for (; i && w->heap[(i - 1) / 2].order > c.order; i = (i - 1) / 2) w->heap[i] = w->heap[(i - 1) / 2];
+    for (; i && w->heap[(i - 1) / 2].order > c.order; i = (i - 1) / 2)
+        w->heap[i] = w->heap[(i - 1) / 2];
     w->heap[i] = c;
     return 0;
 }
@@ -292,7 +300,8 @@ static int encode_word(void *to, const char *p, size_t n) {
     while (w->n_heap) {
         struct candidate c = pop(w);
         int32_t left = (int32_t)(uint32_t)c.order, right = w->next[left];
-        if (w->symbol[left] != c.left || right < 0 || w->symbol[right] != c.right) continue;   /* stale */
+        if (w->symbol[left] != c.left || right < 0 || w->symbol[right] != c.right)
+            continue;                               /* stale */
         w->symbol[left] = c.to;
         w->symbol[right] = -1;
         w->next[left] = w->next[right];
@@ -337,7 +346,8 @@ int bpe_encode(const struct bpe *b, const char *text, size_t n, struct ids *ids,
     char *cleaned;
     size_t m;
     if (clean(text, n, &cleaned, &m, err)) return -1;
-    int rc = pretok_split(b->pretok, cleaned ? cleaned : text, cleaned ? m : n, encode_word, &w, err);
+    int rc = pretok_split(b->pretok, cleaned ? cleaned : text, cleaned ? m : n, encode_word, &w,
+                          err);
     free(cleaned);
     free(w.symbol);
     free(w.next);

@@ -61,7 +61,7 @@ int sp_model_build(const struct vocab *v, char **proto, size_t *n, struct err *e
         if (v->piece[id].type == TOK_UNKNOWN) unk = id;
     for (int id = 0; id <= v->n; id++) {
         const struct piece *p = &v->piece[id];
-        char hidden[24];                           /* the last code point there is: a noncharacter */
+        char hidden[24];                        /* the last code point there is: a noncharacter */
         int len = snprintf(hidden, sizeof hidden, "\xF4\x8F\xBF\xBF%d", id);
         if (id == v->n) {
             if (unk == v->n) put_piece(&o, hidden, (size_t)len, 0, TOK_UNKNOWN);
@@ -145,10 +145,12 @@ static int read_piece(struct in in, struct one *one) {
         } else if (f.number == 2 && f.wire == 5) memcpy(&one->score, &f.x, 4);
         else if (f.number == 3 && f.wire == 0) one->type = (int64_t)f.x;
     }
-    return rc < 0 || one->type < TOK_NORMAL || one->type > TOK_BYTE || one->n > INT32_MAX / 8 ? -1 : 0;
+    return rc < 0 || one->type < TOK_NORMAL || one->type > TOK_BYTE || one->n > INT32_MAX / 8
+         ? -1 : 0;
 }
 
-int sp_model_read(struct vocab *v, bool *plain, const char *proto, size_t n, const char *name, struct err *err) {
+int sp_model_read(struct vocab *v, bool *plain, const char *proto, size_t n, const char *name,
+                  struct err *err) {
     const struct in all = { (const unsigned char *)proto, (const unsigned char *)proto + n };
     uint64_t count = 0, bytes = 0;
     int64_t model_type = 1;

@@ -21,7 +21,7 @@ enum {
     BLOCK = 0x2581,                /* the piece spelling of a space */
 };
 
-struct cached { const char *p; size_t at; uint32_t n, count; };    /* p[n] became ids[at..at+count) */
+struct cached { const char *p; size_t at; uint32_t n, count; };  /* p[n] became ids[at..at+count) */
 
 struct sp_text {
     struct spm *spm;
@@ -39,7 +39,7 @@ static void note_pairs(struct sp_text *s, const struct piece *p) {
     bool have = false;
     for (size_t i = 0; i < p->n;) {
         int len = utf8_next(p->p + i, p->n - i, &cp);
-        if (len <= 0) {                            /* never matches: text arrives here as valid UTF-8 */
+        if (len <= 0) {                     /* never matches: text arrives here as valid UTF-8 */
             have = false;
             i++;
             continue;
@@ -52,7 +52,8 @@ static void note_pairs(struct sp_text *s, const struct piece *p) {
     }
 }
 
-int sp_text_open(struct sp_text **out, const struct vocab *v, const char *proto, size_t n, struct err *err) {
+int sp_text_open(struct sp_text **out, const struct vocab *v, const char *proto, size_t n,
+                 struct err *err) {
     char *built = NULL;
     struct sp_text *s = calloc(1, sizeof *s);
     int rc = -1;
@@ -78,11 +79,13 @@ void sp_text_close(struct sp_text *s) {
     free(s);
 }
 
-static int encode_chunk(const struct sp_text *s, const char *p, size_t n, struct ids *ids, struct err *err) {
+static int encode_chunk(const struct sp_text *s, const char *p, size_t n, struct ids *ids,
+                        struct err *err) {
     if (n == 0) return 0;
     long count;
     for (size_t want = n / 2 + 16;; want = (size_t)count) {
-        if (ids_reserve(ids, want)) return fail(err, "out of memory for %zu token ids", ids->n + want);
+        if (ids_reserve(ids, want))
+            return fail(err, "out of memory for %zu token ids", ids->n + want);
         count = spm_encode(s->spm, p, n, ids->v + ids->n, ids->cap - ids->n, err);
         if (count < 0) return -1;
         if ((size_t)count <= ids->cap - ids->n) break;
@@ -90,27 +93,31 @@ static int encode_chunk(const struct sp_text *s, const char *p, size_t n, struct
     int32_t *v = ids->v + ids->n;
     for (long i = 0; i < count; i++) {
         if (v[i] < s->v->n) continue;
-        if (s->v->unk < 0) return fail(err, "the text has a character that the vocabulary has no piece for");
+        if (s->v->unk < 0)
+            return fail(err, "the text has a character that the vocabulary has no piece for");
         v[i] = s->v->unk;
     }
     ids->n += (size_t)count;
     return 0;
 }
 
-static int encode_byte(const struct sp_text *s, unsigned char byte, struct ids *ids, struct err *err) {
+static int encode_byte(const struct sp_text *s, unsigned char byte, struct ids *ids,
+                       struct err *err) {
     int id = s->v->byte_id[byte] >= 0 ? s->v->byte_id[byte] : s->v->unk;
-    if (id < 0) return fail(err, "the text has the byte 0x%02X, the vocabulary has no piece for it", byte);
+    if (id < 0)
+        return fail(err, "the text has the byte 0x%02X, the vocabulary has no piece for it", byte);
     return ids_push(ids, id) ? fail(err, "out of memory for %zu token ids", ids->n) : 0;
 }
 
-static int encode_cached(const struct sp_text *s, struct cached *cache, const char *p, size_t n, struct ids *ids,
-                         struct err *err) {
+static int encode_cached(const struct sp_text *s, struct cached *cache, const char *p, size_t n,
+                         struct ids *ids, struct err *err) {
     if (!cache || n > CACHED || n == 0) return encode_chunk(s, p, n, ids, err);
     uint64_t h = n;
     for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)p[i]) * 0x100000001B3u;
     struct cached *c = &cache[(h * 0x9E3779B97F4A7C15u) >> (64 - CACHE_BITS)];
     if (c->n == n && !memcmp(c->p, p, n)) {
-        if (ids_reserve(ids, c->count)) return fail(err, "out of memory for %zu token ids", ids->n + c->count);
+        if (ids_reserve(ids, c->count))
+            return fail(err, "out of memory for %zu token ids", ids->n + c->count);
         memcpy(ids->v + ids->n, ids->v + c->at, c->count * sizeof *ids->v);
         ids->n += c->count;
         return 0;
@@ -122,7 +129,8 @@ static int encode_cached(const struct sp_text *s, struct cached *cache, const ch
 }
 
 /* Walks over valid text in chunks and bytes that are none. */
-static int encode_all(const struct sp_text *s, const char *p, size_t n, struct ids *ids, struct err *err) {
+static int encode_all(const struct sp_text *s, const char *p, size_t n, struct ids *ids,
+                      struct err *err) {
     struct cached *cache = n < CACHE_FROM ? NULL : calloc((size_t)1 << CACHE_BITS, sizeof *cache);
     size_t start = 0;
     uint32_t last = 0, cp;
@@ -157,8 +165,8 @@ static size_t space_before(const char *text, size_t n) {
     return n >= 3 && !memcmp(text + n - 3, "\xE2\x96\x81", 3) ? 3 : 0;
 }
 
-int sp_text_encode(const struct sp_text *s, const char *text, size_t n, bool prefix, struct ids *ids,
-                   struct err *err) {
+int sp_text_encode(const struct sp_text *s, const char *text, size_t n, bool prefix,
+                   struct ids *ids, struct err *err) {
     if (s->whole) return encode_chunk(s, text, n, ids, err);
     prefix = prefix && s->v->add_space_prefix;
     if (!prefix && !s->v->remove_extra_spaces) return encode_all(s, text, n, ids, err);

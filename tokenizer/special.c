@@ -56,12 +56,13 @@ static int narrow(const struct special *s, int lo, int hi, size_t depth, int b) 
     return lo;
 }
 
-int special_next(const struct special *s, const char *text, size_t n, size_t from, bool control, size_t *at) {
+int special_next(const struct special *s, const char *text, size_t n, size_t from, bool control,
+                 size_t *at) {
     for (size_t i = from; i < n; i++) {
         unsigned char b = (unsigned char)text[i];
         int lo = s->first[b], hi = s->first[b + 1], found = -1;
         for (size_t depth = 1; lo < hi; depth++) {
-            if (s->v->piece[s->id[lo]].n == depth) {           /* ends here: the first of its range */
+            if (s->v->piece[s->id[lo]].n == depth) {        /* ends here: the first of its range */
                 if (control || s->v->piece[s->id[lo]].type == TOK_USER) found = s->id[lo];
                 lo++;
             }

@@ -19,7 +19,8 @@ struct tokenizer {
 };
 
 /* A tokenizer.model beside the GGUF, or instead of one. */
-static int open_sp_model(struct tokenizer *t, const struct gguf *g, const char *path, struct err *err) {
+static int open_sp_model(struct tokenizer *t, const struct gguf *g, const char *path,
+                         struct err *err) {
     char *proto = NULL;
     size_t n;
     bool plain;
@@ -38,14 +39,16 @@ int tok_open(struct tokenizer **out, const struct gguf *g, const char *sp_model,
     int rc;
     if (sp_model) rc = open_sp_model(t, g, sp_model, err);
     else if (!(rc = vocab_load(&t->v, g, err)))
-        rc = t->v.kind == VOCAB_SPM ? sp_text_open(&t->sp, &t->v, NULL, 0, err) : bpe_open(&t->bpe, &t->v, g, err);
+        rc = t->v.kind == VOCAB_SPM ? sp_text_open(&t->sp, &t->v, NULL, 0, err)
+                                    : bpe_open(&t->bpe, &t->v, g, err);
     if (!rc) rc = special_open(&t->special, &t->v, err);
     if (rc) {
         tok_close(t);
         return -1;
     }
     for (int id = 0; id < t->v.n; id++)
-        if (3 * (size_t)t->v.piece[id].n > t->max_piece) t->max_piece = 3 * (size_t)t->v.piece[id].n;
+        if (3 * (size_t)t->v.piece[id].n > t->max_piece)
+            t->max_piece = 3 * (size_t)t->v.piece[id].n;
     *out = t;
     return 0;
 }
@@ -63,7 +66,8 @@ static bool valid(const struct tokenizer *t, int id) { return id >= 0 && id < t-
 
 const char *tok_warning(const struct tokenizer *t) {
     if (!t->v.pre_missing) return NULL;
-    return "no tokenizer.ggml.pre: text is cut into words by the default rules, hardly the model's own";
+    return "no tokenizer.ggml.pre: text is cut into words by the default rules, "
+           "hardly the model's own";
 }
 
 int tok_n(const struct tokenizer *t) { return t->v.n; }
@@ -73,7 +77,9 @@ bool tok_adds_bos(const struct tokenizer *t) { return t->v.add_bos; }
 bool tok_adds_eos(const struct tokenizer *t) { return t->v.add_eos; }
 bool tok_is_end(const struct tokenizer *t, int id) { return valid(t, id) && t->v.piece[id].end; }
 size_t tok_max_piece(const struct tokenizer *t) { return t->max_piece; }
-int tok_find(const struct tokenizer *t, const char *piece, size_t n) { return vocab_find(&t->v, piece, n); }
+int tok_find(const struct tokenizer *t, const char *piece, size_t n) {
+    return vocab_find(&t->v, piece, n);
+}
 
 const char *tok_piece(const struct tokenizer *t, int id, size_t *n) {
     *n = valid(t, id) ? t->v.piece[id].n : 0;
@@ -88,16 +94,17 @@ enum tok_type tok_type(const struct tokenizer *t, int id) {
 
 static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-static int encode_plain(const struct tokenizer *t, const char *p, size_t n, bool prefix, struct ids *ids,
-                        struct err *err) {
+static int encode_plain(const struct tokenizer *t, const char *p, size_t n, bool prefix,
+                        struct ids *ids, struct err *err) {
     if (n == 0) return 0;
-    return t->sp ? sp_text_encode(t->sp, p, n, prefix, ids, err) : bpe_encode(t->bpe, p, n, ids, err);
+    return t->sp ? sp_text_encode(t->sp, p, n, prefix, ids, err)
+                 : bpe_encode(t->bpe, p, n, ids, err);
 }
 
 /* Plain text between special tokens. A llama vocabulary starts anew after each of them, with its
  * space in front. */
-static int encode_parts(const struct tokenizer *t, const char *text, size_t n, bool control, struct ids *ids,
-                        struct err *err) {
+static int encode_parts(const struct tokenizer *t, const char *text, size_t n, bool control,
+                        struct ids *ids, struct err *err) {
     bool prefix = true;
     for (size_t from = 0; from < n;) {
         size_t at;
@@ -118,17 +125,20 @@ static int encode_parts(const struct tokenizer *t, const char *text, size_t n, b
 
 bool tok_has_bos(const struct tokenizer *t, const char *text, size_t n) {
     size_t at;
-    return t->v.bos >= 0 && n && special_next(t->special, text, n, 0, true, &at) == t->v.bos && at == 0;
+    return t->v.bos >= 0 && n && special_next(t->special, text, n, 0, true, &at) == t->v.bos &&
+           at == 0;
 }
 
-int tok_encode(const struct tokenizer *t, const char *text, size_t n, int flags, int32_t **out, struct err *err) {
+int tok_encode(const struct tokenizer *t, const char *text, size_t n, int flags, int32_t **out,
+               struct err *err) {
     struct ids ids = { 0 };
     bool control = flags & TOK_SPECIAL;
     if (ids_reserve(&ids, n / 4 + 8)) goto no_memory;
     bool bos = flags & TOK_BOS && t->v.add_bos && !(control && tok_has_bos(t, text, n));
     if (bos && ids_push(&ids, t->v.bos)) goto no_memory;
     if (encode_parts(t, text, n, control, &ids, err)) goto failed;
-    bool eos = flags & TOK_BOS && t->v.add_eos && !(control && ids.n && ids.v[ids.n - 1] == t->v.eos);
+    bool eos = flags & TOK_BOS && t->v.add_eos &&
+               !(control && ids.n && ids.v[ids.n - 1] == t->v.eos);
     if (eos && ids_push(&ids, t->v.eos)) goto no_memory;
     if (ids.n > INT_MAX) {
         fail(err, "%zu tokens, wanted at most %d", ids.n, INT_MAX);
@@ -195,7 +205,8 @@ static size_t with_spaces(const struct piece *p, char *out) {
     return m;
 }
 
-size_t tok_decode(const struct tokenizer *t, struct tok_stream *s, int id, bool special, char *out) {
+size_t tok_decode(const struct tokenizer *t, struct tok_stream *s, int id, bool special,
+                  char *out) {
     if (!valid(t, id)) return 0;
     const struct piece *p = &t->v.piece[id];
     /* The raw bytes go to the last third of the room: U+FFFD for each of them just does not
@@ -207,7 +218,8 @@ size_t tok_decode(const struct tokenizer *t, struct tok_stream *s, int id, bool 
     case TOK_UNKNOWN:
         if (!special) return 0;
         memcpy(raw, p->p, n);
-        return stream_bytes(s, raw, n, out);       /* a text that starts with them still starts behind them */
+        /* A text that starts with them still starts behind them. */
+        return stream_bytes(s, raw, n, out);
     case TOK_UNUSED:
         return 0;
     case TOK_BYTE:

@@ -13,7 +13,8 @@
 struct gguf;
 struct tokenizer;
 
-enum tok_type { TOK_NORMAL = 1, TOK_UNKNOWN = 2, TOK_CONTROL = 3, TOK_USER = 4, TOK_UNUSED = 5, TOK_BYTE = 6 };
+enum tok_type { TOK_NORMAL = 1, TOK_UNKNOWN = 2, TOK_CONTROL = 3, TOK_USER = 4, TOK_UNUSED = 5,
+                TOK_BYTE = 6 };
 
 /* Reads the tokenizer.* keys of the file. sp_model, when not NULL, is a SentencePiece
  * tokenizer.model whose pieces and rules replace the file's; what the file says about special
@@ -29,19 +30,20 @@ int tok_n(const struct tokenizer *);                    /* vocabulary size */
 int tok_bos(const struct tokenizer *), tok_eos(const struct tokenizer *);   /* -1: none */
 bool tok_adds_bos(const struct tokenizer *);            /* what the metadata asks for */
 bool tok_adds_eos(const struct tokenizer *);
-bool tok_is_end(const struct tokenizer *, int id);      /* eos, eot, eom and their like: generation stops here */
-const char *tok_piece(const struct tokenizer *, int id, size_t *n);         /* as the vocabulary spells it */
+bool tok_is_end(const struct tokenizer *, int id);      /* eos, eot, eom, ...: generation stops */
+const char *tok_piece(const struct tokenizer *, int id, size_t *n);   /* as the vocabulary has it */
 enum tok_type tok_type(const struct tokenizer *, int id);
-int tok_find(const struct tokenizer *, const char *piece, size_t n);        /* the id so spelled, or -1 */
+int tok_find(const struct tokenizer *, const char *piece, size_t n);  /* the id so spelled, or -1 */
 
-enum { TOK_BOS = 1, TOK_SPECIAL = 2 };                  /* add BOS/EOS as the metadata says; parse special tokens */
+enum { TOK_BOS = 1, TOK_SPECIAL = 2 };  /* add BOS/EOS as the metadata says; parse special tokens */
 
 /* Encodes n bytes of UTF-8; NUL is a character like others. Invalid bytes become byte pieces
  * (llama) or U+FFFD, one for each (gpt2). User-defined tokens are found in any text, control
  * tokens only with TOK_SPECIAL: without it no text becomes one. BOS and EOS come once: text that
  * under TOK_SPECIAL begins with BOS, or ends with EOS, gets no second. *ids is malloc'd, the
  * caller frees it. Returns the count, or -1 with *err. */
-int tok_encode(const struct tokenizer *, const char *text, size_t n, int flags, int32_t **ids, struct err *);
+int tok_encode(const struct tokenizer *, const char *text, size_t n, int flags, int32_t **ids,
+               struct err *);
 /* Whether the text spells BOS at its start, so that TOK_BOS | TOK_SPECIAL has nothing to add:
  * worth a warning. */
 bool tok_has_bos(const struct tokenizer *, const char *text, size_t n);

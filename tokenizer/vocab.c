@@ -15,9 +15,11 @@ static uint32_t hash(const char *p, size_t n) {
 
 int vocab_alloc(struct vocab *v, uint64_t n, uint64_t bytes, struct err *err) {
     if (n == 0 || n > MAX_PIECES)
-        return fail(err, "vocabulary of %llu pieces, wanted 1 to %d", (unsigned long long)n, MAX_PIECES);
+        return fail(err, "vocabulary of %llu pieces, wanted 1 to %d", (unsigned long long)n,
+                    MAX_PIECES);
     if (bytes > UINT32_MAX)
-        return fail(err, "vocabulary of %llu bytes, wanted less than 4 GiB", (unsigned long long)bytes);
+        return fail(err, "vocabulary of %llu bytes, wanted less than 4 GiB",
+                    (unsigned long long)bytes);
     v->piece = calloc((size_t)n, sizeof *v->piece);
     v->spelling = malloc((size_t)bytes + 1);
     if (!v->piece || !v->spelling)
@@ -29,7 +31,8 @@ int vocab_alloc(struct vocab *v, uint64_t n, uint64_t bytes, struct err *err) {
 void vocab_set(struct vocab *v, int id, const char *p, size_t n, float score, int type) {
     char *to = id ? (char *)v->piece[id - 1].p + v->piece[id - 1].n : v->spelling;
     if (n) memcpy(to, p, n);
-    v->piece[id] = (struct piece){ .p = to, .n = (uint32_t)n, .score = score, .type = (uint8_t)type };
+    v->piece[id] = (struct piece){ .p = to, .n = (uint32_t)n, .score = score,
+                                   .type = (uint8_t)type };
 }
 
 void vocab_free(struct vocab *v) {
@@ -80,8 +83,9 @@ int vocab_index(struct vocab *v, struct err *err) {
         if (v->kind == VOCAB_SPM && p->type == TOK_BYTE) {
             int b = byte_of(p);
             if (b < 0)
-                return fail(err, "piece %d '%.*s' is of type byte, wanted a spelling from <0x00> to <0xFF>", id,
-                            (int)(p->n < 64 ? p->n : 64), p->p);
+                return fail(err, "piece %d '%.*s' is of type byte, "
+                            "wanted a spelling from <0x00> to <0xFF>",
+                            id, (int)(p->n < 64 ? p->n : 64), p->p);
             if (v->byte_id[b] < 0) v->byte_id[b] = id;
         }
         if (!p->n || vocab_find(v, p->p, p->n) >= 0) continue;
@@ -102,7 +106,8 @@ static int read_id(const struct gguf *g, const char *key, int n, int *id, struct
     if (x == -1 || x == UINT32_MAX) *id = -1;
     else if (x >= 0 && x < n) *id = (int)x;
     else
-        return fail(err, "%s: %s is %lld, the vocabulary has %d pieces", gguf_path(g), key, (long long)x, n);
+        return fail(err, "%s: %s is %lld, the vocabulary has %d pieces", gguf_path(g), key,
+                    (long long)x, n);
     return 0;
 }
 
@@ -113,16 +118,18 @@ static bool read_flag(const struct gguf *g, const char *key, bool *flag, struct 
 /* Vocabularies spell these for a purpose and often forget to type them as control tokens. */
 static void well_known(struct vocab *v) {
     static const char *const end[] = {
-        "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>",
-        "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>", "<turn|>",
+        "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+        "<|end_of_text|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
+        "<end_of_utterance>", "<turn|>",
         "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
         /* a repository or the next file begins: the code models' end of an infill */
-        "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>",
-        "<reponame>", "<|file_sep|>",
+        "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "<|fim_repo|>", "<|repo_name|>",
+        "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
     };
     static const char *const control[] = {
-        "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<PRE>", "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>",
-        "<SUF>", "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<MID>",
+        "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<PRE>",
+        "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<SUF>",
+        "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<MID>",
     };
     for (size_t i = 0; i < sizeof end / sizeof *end; i++) {
         int id = vocab_find(v, end[i], strlen(end[i]));
@@ -183,13 +190,14 @@ int vocab_specials(struct vocab *v, const struct gguf *g, struct err *err) {
 /* ------------------------------------------------------------------ from GGUF */
 
 /* An array of `type` with one item per piece, or NULL when the key is absent (and not wanted). */
-static int find_array(const struct gguf *g, const char *key, bool strings, uint64_t n, const struct gguf_kv **out,
-                      struct err *err) {
+static int find_array(const struct gguf *g, const char *key, bool strings, uint64_t n,
+                      const struct gguf_kv **out, struct err *err) {
     const struct gguf_kv *kv = gguf_find(g, key);
     *out = kv;
     if (!kv) return 0;
     if (kv->type != GGUF_ARRAY || (kv->item == GGUF_STRING) != strings || kv->item == GGUF_ARRAY)
-        return fail(err, "%s: %s is not an array of %s", gguf_path(g), key, strings ? "strings" : "numbers");
+        return fail(err, "%s: %s is not an array of %s", gguf_path(g), key,
+                    strings ? "strings" : "numbers");
     if (n && kv->count != n)
         return fail(err, "%s: %s has %llu items, tokenizer.ggml.tokens has %llu", gguf_path(g), key,
                     (unsigned long long)kv->count, (unsigned long long)n);
@@ -222,9 +230,11 @@ static int load_pieces(struct vocab *v, const struct gguf *g, struct err *err) {
         if (types && gguf_array_int(types, (uint64_t)id, &type))
             return fail(err, "%s: tokenizer.ggml.token_type are not integers", gguf_path(g));
         if (type < TOK_NORMAL || type > TOK_BYTE) type = TOK_UNUSED;       /* 0 is "undefined" */
-        if (s.n > INT32_MAX / 8) return fail(err, "%s: piece %d has %zu bytes", gguf_path(g), id, s.n);
+        if (s.n > INT32_MAX / 8)
+            return fail(err, "%s: piece %d has %zu bytes", gguf_path(g), id, s.n);
         vocab_set(v, id, s.p, s.n, (float)score, (int)type);
-        if (!types && v->kind == VOCAB_SPM && byte_of(&v->piece[id]) >= 0) v->piece[id].type = TOK_BYTE;
+        if (!types && v->kind == VOCAB_SPM && byte_of(&v->piece[id]) >= 0)
+            v->piece[id].type = TOK_BYTE;
     }
     return 0;
 }
@@ -237,7 +247,8 @@ int vocab_load(struct vocab *v, const struct gguf *g, struct err *err) {
     v->bos = v->eos = v->eot = v->eom = v->unk = -1;
     if (!strcmp(model, "llama")) v->kind = VOCAB_SPM;
     else if (!strcmp(model, "gpt2")) v->kind = VOCAB_BPE;
-    else return fail(err, "%s: tokenizer.ggml.model is %s; known: llama, gpt2", gguf_path(g), model);
+    else return fail(err, "%s: tokenizer.ggml.model is %s; known: llama, gpt2", gguf_path(g),
+                     model);
 
     strcpy(v->pre, "default");
     rc = gguf_get_string(g, "tokenizer.ggml.pre", v->pre, sizeof v->pre, err);

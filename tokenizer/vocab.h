@@ -23,7 +23,8 @@ struct vocab {
     int n;
     struct piece *piece;           /* [n] */
     char *spelling;                /* every piece's bytes, one behind the other */
-    int32_t *table;                /* spelling -> id, open addressing, -1 is free; the first of duplicates wins */
+    /* Spelling -> id, open addressing, -1 is free; the first of duplicates wins. */
+    int32_t *table;
     uint32_t mask;
     int bos, eos, eot, eom, unk;   /* -1: none */
     bool add_bos, add_eos;
@@ -37,9 +38,9 @@ int vocab_load(struct vocab *v, const struct gguf *, struct err *);
 void vocab_free(struct vocab *);
 
 /* The same in steps, for pieces from elsewhere: room for n pieces of `bytes` bytes together,
- * then each in turn. */
+ * then each in turn (ids in order). */
 int vocab_alloc(struct vocab *v, uint64_t n, uint64_t bytes, struct err *);
-void vocab_set(struct vocab *v, int id, const char *p, size_t n, float score, int type);   /* ids in order */
+void vocab_set(struct vocab *v, int id, const char *p, size_t n, float score, int type);
 int vocab_index(struct vocab *v, struct err *);          /* builds the table and byte_id */
 /* Ids, flags and special tokens from the metadata, on top of what v says already. */
 int vocab_specials(struct vocab *v, const struct gguf *, struct err *);

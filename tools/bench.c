@@ -1,5 +1,6 @@
-/* bench.c - how fast a model runs here: prefill and decode at several depths, for several attention modes side by side;
- * or, with --limits, how fast the machine itself is. docs/benchmarks.md says what the columns mean. */
+/* bench.c - how fast a model runs here: prefill and decode at several depths, for several attention
+ * modes side by side; or, with --limits, how fast the machine itself is. docs/benchmarks.md says
+ * what the columns mean. */
 #include <stdlib.h>
 #include <string.h>
 #include "attention/attention.h"
@@ -17,9 +18,11 @@ struct bench_args {
 };
 
 static const char usage[] =
-    "usage: bin/bench MODEL [-p 512] [-n 64] [-d 0,8k,32k] [--attn MODE ...] [-o md|csv|json|jsonl]\n"
+    "usage: bin/bench MODEL [-p 512] [-n 64] [-d 0,8k,32k] [--attn MODE ...] "
+    "[-o md|csv|json|jsonl]\n"
     "       bin/bench --limits [-t N] [-o md|csv|json|jsonl]\n"
-    "Speed of prefill and decode; results go to stdout. LIST is N,N,... where an N may be FIRST:LAST:STEP.\n\n";
+    "Speed of prefill and decode; results go to stdout. LIST is N,N,... where an N may be "
+    "FIRST:LAST:STEP.\n\n";
 
 static int ascending(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
@@ -27,7 +30,9 @@ static int ascending(const void *a, const void *b) { return *(const int *)a - *(
 static int parse_list(struct bench_list *l, const char *flag, const char *text, struct err *err) {
     char buf[1024];
     l->n = 0;
-    if (strlen(text) >= sizeof buf) return fail(err, "%s: a list of %zu characters, wanted less than %zu", flag, strlen(text), sizeof buf);
+    if (strlen(text) >= sizeof buf)
+        return fail(err, "%s: a list of %zu characters, wanted less than %zu", flag, strlen(text),
+                    sizeof buf);
     strcpy(buf, text);
     for (char *item = buf, *end; item; item = end) {
         if ((end = strchr(item, ','))) *end++ = 0;
@@ -36,10 +41,12 @@ static int parse_list(struct bench_list *l, const char *flag, const char *text, 
         for (char *p = item; n < 3 && (p = strchr(p, ':')); n++) *p++ = 0, part[n] = p;
         for (int i = 0; i < n; i++)
             if (flags_int(part[i], flag, i == 2, 1 << 30, &v[i], err)) return -1;
-        if (n == 2) return fail(err, "%s: got '%s:%s', wanted FIRST:LAST:STEP", flag, part[0], part[1]);
+        if (n == 2)
+            return fail(err, "%s: got '%s:%s', wanted FIRST:LAST:STEP", flag, part[0], part[1]);
         const int64_t last = n == 3 ? v[1] : v[0], step = n == 3 ? v[2] : 1;
         for (int64_t x = v[0]; x <= last; x += step) {
-            if (l->n == BENCH_LIST_MAX) return fail(err, "%s: more than %d numbers", flag, BENCH_LIST_MAX);
+            if (l->n == BENCH_LIST_MAX)
+                return fail(err, "%s: more than %d numbers", flag, BENCH_LIST_MAX);
             l->item[l->n++] = (int)x;
         }
     }
@@ -58,14 +65,17 @@ static void sort_depths(struct bench_list *l) {
 static int check_model_run(struct bench_args *a, struct err *err) {
     struct bench_options *o = &a->o;
     int most = 0;
-    if (parse_list(&o->prompt, "-p", a->prompt, err) || parse_list(&o->gen, "-n", a->gen, err) || parse_list(&o->depth, "-d", a->depth, err))
+    if (parse_list(&o->prompt, "-p", a->prompt, err) || parse_list(&o->gen, "-n", a->gen, err) ||
+        parse_list(&o->depth, "-d", a->depth, err))
         return -1;
     sort_depths(&o->depth);
-    if (!o->prompt.n || !o->gen.n || !o->depth.n) return fail(err, "-p, -n and -d: got an empty range");
+    if (!o->prompt.n || !o->gen.n || !o->depth.n)
+        return fail(err, "-p, -n and -d: got an empty range");
     for (int i = 0; i < o->prompt.n; i++) if (o->prompt.item[i] > most) most = o->prompt.item[i];
     for (int i = 0; i < o->gen.n; i++) if (o->gen.item[i] > most) most = o->gen.item[i];
     if (!most) return fail(err, "-p 0 and -n 0 leave nothing to measure");
-    if (o->depth.item[o->depth.n - 1] > (1 << 30) - most) return fail(err, "-d: depth and test exceed %d tokens", 1 << 30);
+    if (o->depth.item[o->depth.n - 1] > (1 << 30) - most)
+        return fail(err, "-d: depth and test exceed %d tokens", 1 << 30);
     if (a->sweep && (o->prompt.n != 1 || o->gen.n != 1 || !o->prompt.item[0] || !o->gen.item[0]))
         return fail(err, "--sweep: wanted one -p and one -n, both above 0");
     if (strcmp(a->fill, "synthetic") && strcmp(a->fill, "model"))
@@ -81,16 +91,25 @@ static int check_model_run(struct bench_args *a, struct err *err) {
 
 static int parse(struct bench_args *a, int argc, char **argv, struct err *err) {
     const struct flag table[] = {
-        { "-p --n-prompt", FLAG_STR, &a->prompt, "LIST", "tokens of a prefill (default 512; 0: none)", 0, 0 },
-        { "-n --n-gen", FLAG_STR, &a->gen, "LIST", "tokens of a decode (default 64; 0: none)", 0, 0 },
-        { "-d --n-depth", FLAG_STR, &a->depth, "LIST", "tokens in the cache before a test (default 0)", 0, 0 },
-        { "-r --repetitions", FLAG_INT, &a->o.reps, "N", "of each test, in turns between the modes (default 5)", 1, BENCH_REPS_MAX },
-        { "--attn", FLAG_LIST, &a->o.attn, "MODE[,key=value...]", "a mode to measure (default as the file says, else full); may repeat", 0, 0 },
-        { "--fill", FLAG_STR, &a->fill, "HOW", "synthetic (default) or model: where the cache comes from", 0, 0 },
-        { "--no-warmup", FLAG_ON, &a->no_warmup, NULL, "leave out the short run before the first test", 0, 0 },
+        { "-p --n-prompt", FLAG_STR, &a->prompt, "LIST",
+          "tokens of a prefill (default 512; 0: none)", 0, 0 },
+        { "-n --n-gen", FLAG_STR, &a->gen, "LIST",
+          "tokens of a decode (default 64; 0: none)", 0, 0 },
+        { "-d --n-depth", FLAG_STR, &a->depth, "LIST",
+          "tokens in the cache before a test (default 0)", 0, 0 },
+        { "-r --repetitions", FLAG_INT, &a->o.reps, "N",
+          "of each test, in turns between the modes (default 5)", 1, BENCH_REPS_MAX },
+        { "--attn", FLAG_LIST, &a->o.attn, "MODE[,key=value...]",
+          "a mode to measure (default as the file says, else full); may repeat", 0, 0 },
+        { "--fill", FLAG_STR, &a->fill, "HOW",
+          "synthetic (default) or model: where the cache comes from", 0, 0 },
+        { "--no-warmup", FLAG_ON, &a->no_warmup, NULL,
+          "leave out the short run before the first test", 0, 0 },
         { "-o --output", FLAG_STR, &a->format, "FORMAT", "md (default), csv, json or jsonl", 0, 0 },
-        { "--sweep", FLAG_ON, &a->sweep, NULL, "one row per depth: PP TG N_KV T_PP S_PP T_TG S_TG", 0, 0 },
-        { "--limits", FLAG_ON, &a->limits, NULL, "measure the machine instead: memory and arithmetic", 0, 0 },
+        { "--sweep", FLAG_ON, &a->sweep, NULL,
+          "one row per depth: PP TG N_KV T_PP S_PP T_TG S_TG", 0, 0 },
+        { "--limits", FLAG_ON, &a->limits, NULL,
+          "measure the machine instead: memory and arithmetic", 0, 0 },
         ENGINE_FLAGS_NO_ATTN(a->engine),
         { "-h --help", FLAG_ON, &a->help, NULL, "print this", 0, 0 },
         { 0 },
@@ -106,16 +125,20 @@ static int parse(struct bench_args *a, int argc, char **argv, struct err *err) {
     if (n) a->engine.model = model;
     if (bench_format_parse(a->format, &a->out.format, err)) return -1;
     if (!a->limits) return check_model_run(a, err);
-    return a->engine.model ? fail(err, "--limits measures the machine: got a MODEL, wanted none") : 0;
+    return a->engine.model ? fail(err, "--limits measures the machine: got a MODEL, wanted none")
+                           : 0;
 }
 
 static void print_limit(void *ctx, const struct limit *l) {
     struct bench_out *out = ctx;
     if (out->format == BENCH_MD) {
         if (!out->n_rows++)
-            printf("| %-19s | %-10s | %7s | %9s | %9s | %-7s |\n| %.19s | %.10s | %.6s: | %.8s: | %.8s: | %.7s |\n", "limit", "isa",
-                   "threads", "best", "median", "unit", "-------------------", "----------", "------", "--------", "--------", "-------");
-        printf("| %-19s | %-10s | %7d | %9.1f | %9.1f | %-7s |\n", l->what, l->isa, l->threads, l->best, l->median, l->unit);
+            printf("| %-19s | %-10s | %7s | %9s | %9s | %-7s |\n"
+                   "| %.19s | %.10s | %.6s: | %.8s: | %.8s: | %.7s |\n",
+                   "limit", "isa", "threads", "best", "median", "unit", "-------------------",
+                   "----------", "------", "--------", "--------", "-------");
+        printf("| %-19s | %-10s | %7d | %9.1f | %9.1f | %-7s |\n", l->what, l->isa, l->threads,
+               l->best, l->median, l->unit);
         fflush(stdout);
         return;
     }
@@ -138,15 +161,17 @@ static int run_limits(struct bench_args *a, struct err *err) {
 }
 
 static int run_model(struct bench_args *a, struct engine *e, struct err *err) {
-    const int rc = engine_open(e, err) || engine_load(e, err) ? -1 : bench_run(e, &a->o, bench_print, &a->out, err);
+    const int rc = engine_open(e, err) || engine_load(e, err) ? -1
+                 : bench_run(e, &a->o, bench_print, &a->out, err);
     engine_close(e);
     return rc;
 }
 
 int main(int argc, char **argv) {
     threads_wait_gently(argv);
-    static struct bench_args a = { .engine = ENGINE_ARGS, .prompt = "512", .gen = "64", .depth = "0", .fill = "synthetic",
-                                   .format = "md", .o.reps = 5 };
+    static struct bench_args a = { .engine = ENGINE_ARGS, .prompt = "512", .gen = "64",
+                                   .depth = "0", .fill = "synthetic", .format = "md",
+                                   .o.reps = 5 };
     struct err err = { .msg = "" }, end = { .msg = "" };
     struct engine e = { 0 };
     for (int i = 1; i + 1 < argc; i++)

@@ -1,8 +1,9 @@
-/* perplexity.c - how well a model predicts a text, and how far an attention mode moves its predictions.
+/* perplexity.c - how well a model predicts a text, and how an attention mode moves its predictions.
  *
- * The text is cut into windows of -c tokens, each begun afresh (with BOS where the model wants it); the second half of a
- * window is scored. --kld MODE runs a second session beside the first and compares their logits, row by row: memory
- * stays O(vocabulary). --ids/--logits writes raw logits for a list of token ids: how to compare with another engine. */
+ * The text is cut into windows of -c tokens, each begun afresh (with BOS where the model wants it);
+ * the second half of a window is scored. --kld MODE runs a second session beside the first and
+ * compares their logits, row by row: memory stays O(vocabulary). --ids/--logits writes raw logits
+ * for a list of token ids: how to compare with another engine. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -30,12 +31,17 @@ static int parse(struct ppl *p, int argc, char **argv, struct err *err) {
     const struct flag table[] = {
         { "-f --file", FLAG_STR, &p->file, "FILE", "the text (- for standard input)", 0, 0 },
         { "-c --ctx-size", FLAG_INT, &p->n_ctx, "N", "tokens of a window (512)", 4, 1 << 30 },
-        { "--chunks", FLAG_INT, &p->windows, "N", "stop after N windows (default: all)", 1, 1 << 30 },
-        { "--kld", FLAG_STR, &p->kld, "MODE", "also mean KL divergence from this mode, usually full", 0, 0 },
-        { "--decode", FLAG_ON, &p->decode, NULL, "feed one token at a time, as when generating: for modes of decode", 0, 0 },
+        { "--chunks", FLAG_INT, &p->windows, "N",
+          "stop after N windows (default: all)", 1, 1 << 30 },
+        { "--kld", FLAG_STR, &p->kld, "MODE",
+          "also mean KL divergence from this mode, usually full", 0, 0 },
+        { "--decode", FLAG_ON, &p->decode, NULL,
+          "feed one token at a time, as when generating: for modes of decode", 0, 0 },
         { "--special", FLAG_ON, &p->special, NULL, "parse special tokens in the text", 0, 0 },
-        { "--ids", FLAG_STR, &p->ids, "FILE", "token ids, whitespace-separated, taken as they are", 0, 0 },
-        { "--logits", FLAG_STR, &p->logits, "FILE", "where their logits go: little-endian f32 [n_tokens][n_vocab]", 0, 0 },
+        { "--ids", FLAG_STR, &p->ids, "FILE",
+          "token ids, whitespace-separated, taken as they are", 0, 0 },
+        { "--logits", FLAG_STR, &p->logits, "FILE",
+          "where their logits go: little-endian f32 [n_tokens][n_vocab]", 0, 0 },
         ENGINE_FLAGS(p->engine),
         { "-h --help", FLAG_ON, &p->help, NULL, "print this", 0, 0 },
         { 0 },
@@ -100,14 +106,20 @@ static int write_logits(const struct engine *e, const struct ppl *p, struct err 
     struct session_options so = engine_session_options(e, n);
     if (session_open(&s, e->model, &so, err)) goto done;
     if (!(rows = malloc(ROWS * v * sizeof *rows))) { fail(err, "no memory for logits"); goto done; }
-    if (!(f = fopen(p->logits, "wb"))) { fail(err, "%s: %s", p->logits, strerror(errno)); goto done; }
+    if (!(f = fopen(p->logits, "wb"))) {
+        fail(err, "%s: %s", p->logits, strerror(errno));
+        goto done;
+    }
     for (int i = 0; i < n; i += session_batch(s)) {
         const int now = n - i < session_batch(s) ? n - i : session_batch(s);
         if (session_eval_rows(s, ids + i, now, err)) goto done;
         for (int r = 0; r < now; r += ROWS) {
             const size_t k = (size_t)(now - r < ROWS ? now - r : ROWS);
             session_rows(s, r, (int)k, rows);
-            if (fwrite(rows, sizeof *rows, k * v, f) != k * v) { fail(err, "%s: %s", p->logits, strerror(errno)); goto done; }
+            if (fwrite(rows, sizeof *rows, k * v, f) != k * v) {
+                fail(err, "%s: %s", p->logits, strerror(errno));
+                goto done;
+            }
         }
     }
     rc = 0;
@@ -132,8 +144,10 @@ static double log_sum(const float *x, int n, int *best) {
     return log(sum) + (double)x[*best];
 }
 
-/* One row: the token that came next, under this mode and (base not NULL) against the other mode's row. */
-static void score_row(struct score *sc, const float *x, const float *base, int n_vocab, int32_t next) {
+/* One row: the token that came next, under this mode and (base not NULL) against the other mode's
+ * row. */
+static void score_row(struct score *sc, const float *x, const float *base, int n_vocab,
+                      int32_t next) {
     int best, best_base;
     const double z = log_sum(x, n_vocab, &best), nll = z - (double)x[next];
     sc->nll += nll, sc->nll2 += nll * nll, sc->n++;
@@ -148,19 +162,24 @@ static void score_row(struct score *sc, const float *x, const float *base, int n
 }
 
 /* Scores ids[half..n-1], each from the tokens before it. */
-static int score_window(struct session *s, struct session *base, const int32_t *ids, int n, bool decode, float *rows, int n_vocab,
-                        struct score *sc, struct err *err) {
+static int score_window(struct session *s, struct session *base, const int32_t *ids, int n,
+                        bool decode, float *rows, int n_vocab, struct score *sc, struct err *err) {
     const int half = n / 2;
     session_truncate(s, 0);
     if (base) session_truncate(base, 0);
     for (int i = 0; decode && i < n - 1; i++) {
-        if (session_eval(s, ids + i, 1, err) || (base && session_eval(base, ids + i, 1, err))) return -1;
-        if (i + 1 >= half) score_row(sc, session_logits(s), base ? session_logits(base) : NULL, n_vocab, ids[i + 1]);
+        if (session_eval(s, ids + i, 1, err) || (base && session_eval(base, ids + i, 1, err)))
+            return -1;
+        if (i + 1 >= half)
+            score_row(sc, session_logits(s), base ? session_logits(base) : NULL, n_vocab,
+                      ids[i + 1]);
     }
     if (decode) return 0;
     for (int i = 0; i < n; i += session_batch(s)) {
         const int now = n - i < session_batch(s) ? n - i : session_batch(s);
-        if (session_eval_rows(s, ids + i, now, err) || (base && session_eval_rows(base, ids + i, now, err))) return -1;
+        if (session_eval_rows(s, ids + i, now, err) ||
+            (base && session_eval_rows(base, ids + i, now, err)))
+            return -1;
         for (int r = 0; r < now; r += ROWS) {
             const int k = now - r < ROWS ? now - r : ROWS;
             if (i + r + k < half) continue;
@@ -169,7 +188,8 @@ static int score_window(struct session *s, struct session *base, const int32_t *
             for (int j = 0; j < k; j++) {
                 const int next = i + r + j + 1;
                 if (next < half || next >= n) continue;
-                score_row(sc, rows + (size_t)j * n_vocab, base ? rows + ((size_t)ROWS + j) * n_vocab : NULL, n_vocab, ids[next]);
+                score_row(sc, rows + (size_t)j * n_vocab,
+                          base ? rows + ((size_t)ROWS + j) * n_vocab : NULL, n_vocab, ids[next]);
             }
         }
     }
@@ -194,13 +214,17 @@ static int perplexity(const struct engine *e, const struct ppl *p, struct err *e
     const int n = tok_encode(e->tok, text, size, p->special ? TOK_SPECIAL : 0, &ids, err);
     if (n < 0) goto done;
     const int fresh = p->n_ctx - bos, windows = n / fresh;    /* text tokens of a window */
-    if (!windows) { fail(err, "%s: %d tokens, wanted at least the %d of a window (-c)", p->file, n, fresh); goto done; }
+    if (!windows) {
+        fail(err, "%s: %d tokens, wanted at least the %d of a window (-c)", p->file, n, fresh);
+        goto done;
+    }
     struct session_options so = engine_session_options(e, p->n_ctx), bo = so;
     bo.attn = p->kld, bo.attn_prefill = bo.attn_decode = NULL;
     window = malloc((size_t)p->n_ctx * sizeof *window);
     rows = malloc(2 * ROWS * (size_t)v * sizeof *rows);
     if (!window || !rows) { fail(err, "no memory for logits"); goto done; }
-    if (session_open(&s, e->model, &so, err) || (p->kld && session_open(&base, e->model, &bo, err))) goto done;
+    if (session_open(&s, e->model, &so, err) || (p->kld && session_open(&base, e->model, &bo, err)))
+        goto done;
     const int want = p->windows && p->windows < windows ? p->windows : windows;
     for (int w = 0; w < want; w++) {
         if (bos) window[0] = tok_bos(e->tok);
@@ -210,8 +234,9 @@ static int perplexity(const struct engine *e, const struct ppl *p, struct err *e
     }
     const double m = (double)sc.n, ppl = exp(sc.nll / m);
     if (p->kld)
-        printf("mean KL(%s || %s) = %.6g +/- %.2g, same top token %.3f %%, %llu tokens\n", p->kld, session_attn_name(s), sc.kl / m,
-               standard_error(sc.kl, sc.kl2, m), 100.0 * (double)sc.same / m, (unsigned long long)sc.n);
+        printf("mean KL(%s || %s) = %.6g +/- %.2g, same top token %.3f %%, %llu tokens\n", p->kld,
+               session_attn_name(s), sc.kl / m, standard_error(sc.kl, sc.kl2, m),
+               100.0 * (double)sc.same / m, (unsigned long long)sc.n);
     printf("ppl = %.4f +/- %.4f\n", ppl, ppl * standard_error(sc.nll, sc.nll2, m));
     rc = fflush(stdout) ? fail(err, "stdout: %s", strerror(errno)) : 0;
 done:
@@ -232,7 +257,9 @@ int main(int argc, char **argv) {
     if (parse(&p, argc, argv, &err)) goto wrong;
     if (p.help) return 0;
     p.engine.no_tokenizer = p.ids != NULL;
-    if (engine_check(&e, &p.engine, &err) || engine_check_attn(&p.engine, &err) || (p.kld && attn_check(p.kld, &err))) goto wrong;
+    if (engine_check(&e, &p.engine, &err) || engine_check_attn(&p.engine, &err) ||
+        (p.kld && attn_check(p.kld, &err)))
+        goto wrong;
     int rc = engine_open(&e, &err) || engine_load(&e, &err);
     if (!rc) rc = p.ids ? write_logits(&e, &p, &err) : perplexity(&e, &p, &err);
     engine_close(&e);

@@ -1,7 +1,7 @@
-/* quantize.c - a copy of a model with its matrices in another type: smaller, or ready for other programs.
+/* quantize.c - a copy of a model with its matrices in another type: smaller, or for other programs.
  *
- * Metadata is copied as it stands, apart from general.file_type and general.quantization_version; a split model
- * becomes one file. Which tensor gets which type is decided in tools/common/recipe.c. */
+ * Metadata is copied as it stands, apart from general.file_type and general.quantization_version;
+ * a split model becomes one file. tools/common/recipe.c decides which tensor gets which type. */
 #include <float.h>
 #include <math.h>
 #include <omp.h>
@@ -32,7 +32,8 @@ static const char usage[] =
 
 /* ---- the command line ---- */
 
-static int parse_type(const struct dtype_info **out, const char *flag, const char *name, struct err *err) {
+static int parse_type(const struct dtype_info **out, const char *flag, const char *name,
+                      struct err *err) {
     if (!name || (*out = dtype_by_name(name))) return 0;
     return fail(err, "%s: got '%s', wanted a type such as Q6_K", flag, name);
 }
@@ -40,11 +41,14 @@ static int parse_type(const struct dtype_info **out, const char *flag, const cha
 static int parse(struct options *o, int argc, char **argv, struct err *err) {
     const char *output = NULL, *embedding = NULL, *arg[3];
     const struct flag table[] = {
-        { "-t --threads", FLAG_INT, &o->threads, "N", "threads (default: physical cores allowed)", 1, 1024 },
+        { "-t --threads", FLAG_INT, &o->threads, "N",
+          "threads (default: physical cores allowed)", 1, 1024 },
         { "--pure", FLAG_ON, &o->pure, NULL, "every matrix gets the recipe's base type", 0, 0 },
         { "--output-tensor-type", FLAG_STR, &output, "T", "the type of output.weight", 0, 0 },
-        { "--token-embedding-type", FLAG_STR, &embedding, "T", "the type of token_embd.weight", 0, 0 },
-        { "--allow-requantize", FLAG_ON, &o->requantize, NULL, "start from quantised tensors too", 0, 0 },
+        { "--token-embedding-type", FLAG_STR, &embedding, "T",
+          "the type of token_embd.weight", 0, 0 },
+        { "--allow-requantize", FLAG_ON, &o->requantize, NULL,
+          "start from quantised tensors too", 0, 0 },
         { "-v --verbose", FLAG_ON, &o->verbose, NULL, "a line for every tensor", 0, 0 },
         { "-h --help", FLAG_ON, &o->help, NULL, "print this", 0, 0 },
         { 0 },
@@ -70,22 +74,28 @@ static int parse(struct options *o, int argc, char **argv, struct err *err) {
 
 struct plan { enum dtype *to; uint64_t bytes, weights, fallbacks; };
 
-static uint64_t values(const struct gguf_tensor *t) { return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; }
+static uint64_t values(const struct gguf_tensor *t) {
+    return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+}
 
-/* F32, F16 and BF16 hold the weights as they were trained; anything else has lost something already. */
+/* F32, F16 and BF16 hold the weights as they were trained; all else has lost something already. */
 static bool is_quantised(int type) { return dtype_info(type)->block > 1; }
 
-static enum dtype wanted_type(const struct options *o, const struct recipe_model *m, const struct gguf_tensor *t) {
+static enum dtype wanted_type(const struct options *o, const struct recipe_model *m,
+                              const struct gguf_tensor *t) {
     bool embedding = !strcmp(t->name, "token_embd.weight");
     if (embedding && o->embedding) return o->embedding->type;
-    if (o->output && (!strcmp(t->name, "output.weight") || (embedding && m->tied))) return o->output->type;
+    if (o->output && (!strcmp(t->name, "output.weight") || (embedding && m->tied)))
+        return o->output->type;
     return o->pure ? o->recipe->base : recipe_type(o->recipe, m, t->name, t->ne[0]);
 }
 
-static int make_plan(struct plan *p, const struct options *o, const struct gguf *g, struct err *err) {
+static int make_plan(struct plan *p, const struct options *o, const struct gguf *g,
+                     struct err *err) {
     struct recipe_model m;
     if (recipe_model(&m, g, err)) return -1;
-    if (!(p->to = calloc((size_t)gguf_n_tensors(g) + 1, sizeof *p->to))) return fail(err, "%s: no memory", o->in);
+    if (!(p->to = calloc((size_t)gguf_n_tensors(g) + 1, sizeof *p->to)))
+        return fail(err, "%s: no memory", o->in);
     for (int i = 0; i < gguf_n_tensors(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
         if (!dtype_info(t->type))
@@ -98,10 +108,12 @@ static int make_plan(struct plan *p, const struct options *o, const struct gguf 
             p->fallbacks += to != want;
         }
         if ((int)to != t->type && is_quantised(t->type) && !o->requantize)
-            return fail(err, "%s: tensor '%s' is quantised already, as %s; --allow-requantize makes %s of it "
-                        "all the same", t->file, t->name, dtype_name(t->type), dtype_name(to));
+            return fail(err, "%s: tensor '%s' is quantised already, as %s; --allow-requantize "
+                        "makes %s of it all the same", t->file, t->name, dtype_name(t->type),
+                        dtype_name(to));
         p->to[i] = to;
-        p->bytes += values(t) / (uint64_t)dtype_info((int)to)->block * (uint64_t)dtype_info((int)to)->bytes;
+        p->bytes += values(t) / (uint64_t)dtype_info((int)to)->block *
+                    (uint64_t)dtype_info((int)to)->bytes;
         p->weights += values(t);
     }
     return 0;
@@ -111,7 +123,8 @@ static int make_plan(struct plan *p, const struct options *o, const struct gguf 
 static int refuse_same_file(const struct options *o, const struct gguf *g, struct err *err) {
     struct stat out, in;
     if (stat(o->out, &out)) return 0;               /* not there: fine */
-    if (S_ISDIR(out.st_mode)) return fail(err, "%s: is a directory, wanted a file to write", o->out);
+    if (S_ISDIR(out.st_mode))
+        return fail(err, "%s: is a directory, wanted a file to write", o->out);
     const char *seen = NULL;
     for (int i = -1; i < gguf_n_tensors(g); i++) {
         const char *path = i < 0 ? gguf_path(g) : gguf_tensor_at(g, i)->file;
@@ -131,11 +144,12 @@ static bool row_fits(const float *x, size_t n, float limit) {
     return true;
 }
 
-/* Rows first..first+n-1 of t to out. Returns the first row with a value that does not fit, or -1. */
-static int64_t convert_rows(const struct gguf_tensor *t, enum dtype to, int64_t first, int64_t n, float *scratch,
-                            uint8_t *out) {
+/* Rows first..first+n-1 of t to out. Returns the first row where a value does not fit, or -1. */
+static int64_t convert_rows(const struct gguf_tensor *t, enum dtype to, int64_t first, int64_t n,
+                            float *scratch, uint8_t *out) {
     const enum dtype from = (enum dtype)t->type;
-    const size_t cols = (size_t)t->ne[0], row_in = dtype_row_bytes(from, cols), row_out = dtype_row_bytes(to, cols);
+    const size_t cols = (size_t)t->ne[0], row_in = dtype_row_bytes(from, cols),
+                 row_out = dtype_row_bytes(to, cols);
     const float limit = to == DT_F32 || to == DT_BF16 ? FLT_MAX : 65504;
     int64_t bad = INT64_MAX;
     /* Small tensors are done before a second thread has woken up. */
@@ -149,20 +163,23 @@ static int64_t convert_rows(const struct gguf_tensor *t, enum dtype to, int64_t 
     return bad == INT64_MAX ? -1 : bad;
 }
 
-static int convert(struct gguf_writer *w, const struct gguf_tensor *t, enum dtype to, struct err *err) {
+static int convert(struct gguf_writer *w, const struct gguf_tensor *t, enum dtype to,
+                   struct err *err) {
     if ((int)to == t->type) return gguf_write_data(w, t->data, (size_t)t->bytes, err);
     const size_t cols = (size_t)t->ne[0], row = dtype_row_bytes(to, cols);
-    const int64_t rows = (int64_t)(values(t) / t->ne[0]), slab = row < SLAB ? (int64_t)(SLAB / row) : 1;
+    const int64_t rows = (int64_t)(values(t) / t->ne[0]),
+                  slab = row < SLAB ? (int64_t)(SLAB / row) : 1;
     const int64_t most = rows < slab ? rows : slab;
     float *scratch = malloc((size_t)omp_get_max_threads() * cols * sizeof *scratch);
     uint8_t *out = malloc((size_t)most * row);
     int rc = -1;
     if (!scratch || !out) { fail(err, "no memory for tensor '%s'", t->name); goto done; }
     for (int64_t r = 0; r < rows; r += most) {
-        int64_t n = rows - r < most ? rows - r : most, bad = convert_rows(t, to, r, n, scratch, out);
+        int64_t n = rows - r < most ? rows - r : most,
+                bad = convert_rows(t, to, r, n, scratch, out);
         if (bad >= 0) {
-            fail(err, "%s: tensor '%s', row %lld: a value that is not finite or too large for %s", t->file, t->name,
-                 (long long)bad, dtype_name(to));
+            fail(err, "%s: tensor '%s', row %lld: a value that is not finite or too large for %s",
+                 t->file, t->name, (long long)bad, dtype_name(to));
             goto done;
         }
         if (gguf_write_data(w, out, (size_t)n * row, err)) goto done;
@@ -182,11 +199,15 @@ static void show_tensor(const struct gguf_tensor *t, enum dtype to, int i, int n
     char shape[64];
     int at = snprintf(shape, sizeof shape, "%llu", (unsigned long long)t->ne[0]);
     for (int d = 1; d < t->n_dims && at < (int)sizeof shape; d++)
-        at += snprintf(shape + at, sizeof shape - (size_t)at, " x %llu", (unsigned long long)t->ne[d]);
-    double after = (double)(values(t) / (uint64_t)dtype_info((int)to)->block) * dtype_info((int)to)->bytes;
+        at += snprintf(shape + at, sizeof shape - (size_t)at, " x %llu",
+                       (unsigned long long)t->ne[d]);
+    double after = (double)(values(t) / (uint64_t)dtype_info((int)to)->block) *
+                   dtype_info((int)to)->bytes;
     fprintf(stderr, "[%4d/%4d] %-36s %-18s %6s", i + 1, n, t->name, shape, dtype_name(t->type));
     if ((int)to == t->type) fprintf(stderr, "  kept     %9.2f MiB\n", after / mib);
-    else fprintf(stderr, " -> %-6s %9.2f -> %.2f MiB\n", dtype_name(to), (double)t->bytes / mib, after / mib);
+    else
+        fprintf(stderr, " -> %-6s %9.2f -> %.2f MiB\n", dtype_name(to), (double)t->bytes / mib,
+                after / mib);
 }
 
 /* On a terminal one line that changes; elsewhere a line now and then. */
@@ -197,18 +218,19 @@ static void show_progress(double *last, uint64_t done, uint64_t all, int i, int 
     if (i == n && !tty) return;
     *last = now;
     fprintf(stderr, "%squantize %3.0f%%  %d/%d tensors  %.0f of %.0f MiB%s", tty ? "\r" : "",
-            all ? 100 * (double)done / (double)all : 100, i, n, (double)done / mib, (double)all / mib,
-            tty && i < n ? "" : "\n");
+            all ? 100 * (double)done / (double)all : 100, i, n, (double)done / mib,
+            (double)all / mib, tty && i < n ? "" : "\n");
 }
 
-static void show_result(const struct options *o, const struct gguf *g, const struct plan *p, double ms) {
+static void show_result(const struct options *o, const struct gguf *g, const struct plan *p,
+                        double ms) {
     double before = (double)gguf_tensor_bytes(g), weights = p->weights ? (double)p->weights : 1;
     if (p->fallbacks)
-        fprintf(stderr, "%llu tensors got another type because their rows are no multiple of the block\n",
-                (unsigned long long)p->fallbacks);
-    fprintf(stderr, "%s: %.1f MiB (%.2f bits a weight) -> %.1f MiB (%.2f), %s%s, %.1f s\n", o->out, before / mib,
-            8 * before / weights, (double)p->bytes / mib, 8 * (double)p->bytes / weights, o->recipe->name,
-            o->pure ? " pure" : "", ms / 1000);
+        fprintf(stderr, "%llu tensors got another type because their rows are no multiple of "
+                "the block\n", (unsigned long long)p->fallbacks);
+    fprintf(stderr, "%s: %.1f MiB (%.2f bits a weight) -> %.1f MiB (%.2f), %s%s, %.1f s\n", o->out,
+            before / mib, 8 * before / weights, (double)p->bytes / mib,
+            8 * (double)p->bytes / weights, o->recipe->name, o->pure ? " pure" : "", ms / 1000);
 }
 
 /* ---- the whole ---- */

@@ -8,7 +8,8 @@
 
 static const char usage[] =
     "usage: synth OUT.gguf --shape NAME [--type TYPE] [--seed N] ...\n"
-    "Writes a model nobody trained. --shape induction: constructed weights that copy what followed\n"
+    "Writes a model nobody trained. --shape induction: constructed weights that copy "
+    "what followed\n"
     "the last four tokens earlier in the text (see tools/common/synth_induction.h). Any other\n"
     "shape: random weights of a real model's size.\n\n";
 
@@ -17,13 +18,16 @@ int main(int argc, char **argv) {
     int seed = 1, layers = 0, vocab = 0, ctx = 0, lookups = 2, n_out = 0;
     bool help = false;
     const struct flag flags[] = {
-        { "--shape", FLAG_STR, &shape_name, "NAME", "induction, or a name from the list below", 0, 0 },
-        { "--type", FLAG_STR, &type_name, "TYPE", "storage type or mix of types (default Q8_0)", 0, 0 },
+        { "--shape", FLAG_STR, &shape_name, "NAME",
+          "induction, or a name from the list below", 0, 0 },
+        { "--type", FLAG_STR, &type_name, "TYPE",
+          "storage type or mix of types (default Q8_0)", 0, 0 },
         { "-s --seed", FLAG_INT, &seed, "N", "of the random numbers (default 1)", 0, 2147483647 },
-        { "-c --ctx-size", FLAG_INT, &ctx, "N", "context length in the file (default: the shape's own)",
-          16, 1 << 24 },
+        { "-c --ctx-size", FLAG_INT, &ctx, "N",
+          "context length in the file (default: the shape's own)", 16, 1 << 24 },
         { "--layers", FLAG_INT, &layers, "N", "random weights: so many layers instead", 1, 4096 },
-        { "--vocab", FLAG_INT, &vocab, "N", "random weights: so many tokens instead", 1024, 1 << 22 },
+        { "--vocab", FLAG_INT, &vocab, "N",
+          "random weights: so many tokens instead", 1024, 1 << 22 },
         { "--lookups", FLAG_INT, &lookups, "N", "induction: layers that look up (default 2)",
           INDUCTION_LOOKUPS_MIN, INDUCTION_LOOKUPS_MAX },
         { "-h --help", FLAG_ON, &help, NULL, "this text", 0, 0 },
@@ -41,7 +45,8 @@ int main(int argc, char **argv) {
     bool induction = shape_name && !strcmp(shape_name, "induction");
     const struct synth_shape *shape = shape_name ? shape_find(shape_name) : NULL;
     if (!n_out) fail(&err, "no OUT.gguf given");
-    else if (!shape_name) fail(&err, "no --shape given, wanted one of: induction, %s", shape_names());
+    else if (!shape_name)
+        fail(&err, "no --shape given, wanted one of: induction, %s", shape_names());
     else if (!induction && !shape)
         fail(&err, "--shape: got '%s', wanted one of: induction, %s", shape_name, shape_names());
     else if (!recipe)

@@ -17,23 +17,30 @@ static const char *model, *text_flag, *file_flag, *sp_model, *decode_flag;
 static bool ids_only, no_bos, special, many, help;
 
 static const struct flag table[] = {
-    { "-m --model", FLAG_STR, &model, "FILE", "the GGUF file, instead of the positional MODEL", 0, 0 },
+    { "-m --model", FLAG_STR, &model, "FILE",
+      "the GGUF file, instead of the positional MODEL", 0, 0 },
     { "-p --prompt", FLAG_STR, &text_flag, "TEXT", "the text", 0, 0 },
-    { "-f --file", FLAG_STR, &file_flag, "FILE", "all of FILE, its last newline included (-: standard input)", 0, 0 },
+    { "-f --file", FLAG_STR, &file_flag, "FILE",
+      "all of FILE, its last newline included (-: standard input)", 0, 0 },
     { "--ids", FLAG_ON, &ids_only, NULL, "print ids only, separated by spaces", 0, 0 },
-    { "--no-bos", FLAG_ON, &no_bos, NULL, "do not add BOS or EOS, whatever the metadata says", 0, 0 },
-    { "--special --parse-special", FLAG_ON, &special, NULL, "control tokens spelled in the text become those tokens",
-      0, 0 },
-    { "-0 --null", FLAG_ON, &many, NULL, "the file holds texts separated by NUL: one line of ids for each", 0, 0 },
-    { "--decode", FLAG_STR, &decode_flag, "FILE", "the way back: FILE holds ids (-0: a line for each text, texts end "
+    { "--no-bos", FLAG_ON, &no_bos, NULL,
+      "do not add BOS or EOS, whatever the metadata says", 0, 0 },
+    { "--special --parse-special", FLAG_ON, &special, NULL,
+      "control tokens spelled in the text become those tokens", 0, 0 },
+    { "-0 --null", FLAG_ON, &many, NULL,
+      "the file holds texts separated by NUL: one line of ids for each", 0, 0 },
+    { "--decode", FLAG_STR, &decode_flag, "FILE",
+      "the way back: FILE holds ids (-0: a line for each text, texts end "
       "with NUL); --special spells control tokens too", 0, 0 },
-    { "--tokenizer", FLAG_STR, &sp_model, "FILE", "a SentencePiece tokenizer.model in place of the file's own", 0, 0 },
+    { "--tokenizer", FLAG_STR, &sp_model, "FILE",
+      "a SentencePiece tokenizer.model in place of the file's own", 0, 0 },
     { "-h --help", FLAG_ON, &help, NULL, "this text", 0, 0 },
     { 0 },
 };
 
 static const char *type_name(enum tok_type t) {
-    static const char *const name[] = { "", "normal", "unknown", "control", "user", "unused", "byte" };
+    static const char *const name[] = { "", "normal", "unknown", "control", "user", "unused",
+                                        "byte" };
     return name[t];
 }
 
@@ -114,9 +121,11 @@ static int decode(const struct tokenizer *tok, struct err *err) {
         }
         long long id = 0;
         size_t at = i;
-        for (; i < n && isdigit((unsigned char)ids[i]); i++) id = id > INT32_MAX ? id : id * 10 + (ids[i] - '0');
+        for (; i < n && isdigit((unsigned char)ids[i]); i++)
+            id = id > INT32_MAX ? id : id * 10 + (ids[i] - '0');
         if (id >= tok_n(tok)) {
-            fail(err, "%s: id %lld at byte %zu, the vocabulary has %d pieces", decode_flag, id, at, tok_n(tok));
+            fail(err, "%s: id %lld at byte %zu, the vocabulary has %d pieces", decode_flag, id, at,
+                 tok_n(tok));
             goto done;
         }
         fwrite(out, 1, tok_decode(tok, &s, (int)id, special, out), stdout);
@@ -138,13 +147,16 @@ static int command_line(int argc, char **argv, struct err *err) {
     if (!model && n) model = arg[used++];
     if (!model) return fail(err, "no MODEL given (--help shows the flags)");
     if (used < n) {
-        if (strcmp(arg[used], "-")) return fail(err, "'%s' is not a flag; a text goes to -p, a file to -f", arg[used]);
+        if (strcmp(arg[used], "-"))
+            return fail(err, "'%s' is not a flag; a text goes to -p, a file to -f", arg[used]);
         if (file_flag) return fail(err, "both -f and -");
         file_flag = "-";
     }
-    if (!!text_flag + !!file_flag + !!decode_flag != 1) return fail(err, "wanted exactly one of -p, -f, - and --decode");
+    if (!!text_flag + !!file_flag + !!decode_flag != 1)
+        return fail(err, "wanted exactly one of -p, -f, - and --decode");
     if (many && text_flag) return fail(err, "-0 reads a file: -f FILE or -");
-    if (decode_flag && (ids_only || no_bos)) return fail(err, "--decode takes neither --ids nor --no-bos");
+    if (decode_flag && (ids_only || no_bos))
+        return fail(err, "--decode takes neither --ids nor --no-bos");
     ids_only = ids_only || many;
     return 0;
 }
@@ -165,7 +177,8 @@ int main(int argc, char **argv) {
     }
     if (gguf_open(&g, model, NULL, &err) || tok_open(&tok, g, sp_model, &err)) goto done;
     if (tok_warning(tok)) fprintf(stderr, "tokenize: %s\n", tok_warning(tok));
-    if (special && !no_bos && text_flag && tok_adds_bos(tok) && tok_has_bos(tok, text_flag, strlen(text_flag)))
+    if (special && !no_bos && text_flag && tok_adds_bos(tok) &&
+        tok_has_bos(tok, text_flag, strlen(text_flag)))
         fputs("tokenize: the text spells BOS itself, no second one is added\n", stderr);
     if (decode_flag ? decode(tok, &err) : encode(tok, &err)) goto done;
     if (fflush(stdout) || ferror(stdout)) fail(&err, "standard output could not be written");

@@ -53,8 +53,8 @@ static void array(struct gguf_bytes *b, const char *name, int item, uint64_t n) 
     bytes_uint(b, n, 8);
 }
 
-static void tensor(struct gguf_bytes *b, const char *name, uint64_t rows, uint64_t cols, int type, uint64_t offset,
-                   const char *const marks[4]) {
+static void tensor(struct gguf_bytes *b, const char *name, uint64_t rows, uint64_t cols, int type,
+                   uint64_t offset, const char *const marks[4]) {
     bytes_mark(b, marks[0]);
     bytes_string(b, name);
     bytes_mark(b, marks[1]);

@@ -20,7 +20,7 @@ void bytes_uint(struct gguf_bytes *, uint64_t value, int width);
 void bytes_string(struct gguf_bytes *, const char *);
 void bytes_pad(struct gguf_bytes *, size_t alignment);
 void bytes_mark(struct gguf_bytes *, const char *name);
-size_t bytes_at(const struct gguf_bytes *, const char *name);       /* fails the test if there is no such mark */
+size_t bytes_at(const struct gguf_bytes *, const char *name);      /* no such mark fails the test */
 void bytes_patch(struct gguf_bytes *, const char *name, uint64_t value, int width);
 
 /* A small valid file with every kind of value and three tensors (F32, Q8_0, and type 99, which

@@ -4,7 +4,7 @@
 #define TESTS_COMMON_TEMP_H
 #include <stddef.h>
 
-const char *temp_path(const char *name);                    /* one of a few static buffers; the folder appears at once */
+const char *temp_path(const char *name);    /* one of a few static buffers; the folder is made */
 void temp_write(const char *path, const void *p, size_t n);
 
 #endif

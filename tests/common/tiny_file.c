@@ -14,14 +14,16 @@ struct tiny_file tiny_file_of(const char *path) {
     struct tiny_file t = { NULL, NULL };
     struct err err;
     must(gguf_open(&t.file, path, NULL, &err), &err);
-    must(model_open(&t.model, t.file, &(struct model_options){ .kernels = kernels_pick(NULL) }, &err), &err);
+    must(model_open(&t.model, t.file, &(struct model_options){ .kernels = kernels_pick(NULL) },
+                    &err), &err);
     return t;
 }
 
 struct tiny_file tiny_file_open(const char *name, int n_layers, uint64_t seed) {
     const char *path = temp_path(name);
-    tiny_write(path, &(struct tiny){ .type = DT_F32, .n_layers = n_layers, .n_embd = 64, .n_ff = 64, .n_heads = 4,
-                                     .n_kv_heads = 2, .n_vocab = 101, .seed = seed });
+    tiny_write(path, &(struct tiny){ .type = DT_F32, .n_layers = n_layers, .n_embd = 64,
+                                     .n_ff = 64, .n_heads = 4, .n_kv_heads = 2, .n_vocab = 101,
+                                     .seed = seed });
     return tiny_file_of(path);
 }
 
@@ -39,9 +41,12 @@ void tiny_ids(int32_t *ids, int n, int n_vocab, uint64_t seed) {
 struct session *tiny_talk(const struct tiny_file *t, const char *attn, int n_ctx, int batch) {
     struct session *s = NULL;
     struct err err;
-    const struct session_options o = { .n_ctx = n_ctx, .batch = batch, .type_k = DT_F16, .type_v = DT_F16, .attn = attn };
+    const struct session_options o = { .n_ctx = n_ctx, .batch = batch, .type_k = DT_F16,
+                                       .type_v = DT_F16, .attn = attn };
     must(session_open(&s, t->model, &o, &err), &err);
     return s;
 }
 
-size_t tiny_logit_bytes(const struct tiny_file *t) { return (size_t)t->model->c.n_vocab * sizeof(float); }
+size_t tiny_logit_bytes(const struct tiny_file *t) {
+    return (size_t)t->model->c.n_vocab * sizeof(float);
+}

@@ -6,7 +6,8 @@
 
 struct tiny_file { struct gguf *file; struct model *model; };
 
-/* Writes and opens an F32 model of n_layers layers with 4 heads on 2 of 16, 101 tokens; ends the test program if that fails. */
+/* Writes and opens an F32 model of n_layers layers with 4 heads on 2 of 16, 101 tokens;
+ * ends the test program if that fails. */
 struct tiny_file tiny_file_open(const char *name, int n_layers, uint64_t seed);
 /* Any GGUF. */
 struct tiny_file tiny_file_of(const char *path);

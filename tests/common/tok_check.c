@@ -12,7 +12,8 @@ struct tokenizer *tok_must(const struct vocab_file *f) {
     return t;
 }
 
-void tok_pieces(const struct tokenizer *t, const char *text, size_t n, int flags, const char *want) {
+void tok_pieces(const struct tokenizer *t, const char *text, size_t n, int flags,
+                const char *want) {
     struct err err = { .msg = "" };
     int32_t *ids;
     int count = tok_encode(t, text, n, flags, &ids, &err);

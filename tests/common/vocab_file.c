@@ -67,8 +67,10 @@ void vocab_file_write(const struct vocab_file *f, const char *path) {
     if (f->pre) gguf_put_string(w, "tokenizer.ggml.pre", f->pre);
     gguf_put_strings(w, "tokenizer.ggml.tokens", f->token, (uint64_t)f->n);
     if (!f->no_scores) gguf_put_floats(w, "tokenizer.ggml.scores", f->score, (uint64_t)f->n);
-    if (!f->no_types) gguf_put_ints(w, "tokenizer.ggml.token_type", GGUF_I32, f->type, (uint64_t)f->n);
-    if (!f->no_merges) gguf_put_strings(w, "tokenizer.ggml.merges", f->merge, (uint64_t)f->n_merges);
+    if (!f->no_types)
+        gguf_put_ints(w, "tokenizer.ggml.token_type", GGUF_I32, f->type, (uint64_t)f->n);
+    if (!f->no_merges)
+        gguf_put_strings(w, "tokenizer.ggml.merges", f->merge, (uint64_t)f->n_merges);
     const struct { const char *key; int id; } ids[] = {
         { "tokenizer.ggml.bos_token_id", f->bos }, { "tokenizer.ggml.eos_token_id", f->eos },
         { "tokenizer.ggml.unknown_token_id", f->unk },
@@ -76,7 +78,8 @@ void vocab_file_write(const struct vocab_file *f, const char *path) {
     for (int i = 0; i < 3; i++)
         if (ids[i].id >= 0) gguf_put_int(w, ids[i].key, GGUF_U32, ids[i].id);
     const struct { const char *key; int on; } flags[] = {
-        { "tokenizer.ggml.add_bos_token", f->add_bos }, { "tokenizer.ggml.add_eos_token", f->add_eos },
+        { "tokenizer.ggml.add_bos_token", f->add_bos },
+        { "tokenizer.ggml.add_eos_token", f->add_eos },
         { "tokenizer.ggml.add_space_prefix", f->add_space_prefix },
         { "tokenizer.ggml.remove_extra_whitespaces", f->remove_extra },
     };

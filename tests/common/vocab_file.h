@@ -19,7 +19,8 @@ struct vocab_file {
 
 /* An empty one. The strings of pieces are borrowed. */
 void vocab_file_init(struct vocab_file *, const char *model, const char *pre);
-int vocab_file_piece(struct vocab_file *, const char *spelling, float score, enum tok_type);   /* its id */
+/* Returns its id. */
+int vocab_file_piece(struct vocab_file *, const char *spelling, float score, enum tok_type);
 void vocab_file_merge(struct vocab_file *, const char *left_space_right);
 /* <unk> <s> </s> and the 256 byte pieces of SentencePiece: the ids 0 to 258. */
 void vocab_file_spm(struct vocab_file *);

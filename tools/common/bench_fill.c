@@ -3,13 +3,14 @@
 #include <stdlib.h>
 #include "kernels/vec.h"
 
-enum { LANES = 16 };                   /* dimensions generated together: a cache line of floats, a task of its own */
+/* Dimensions generated together: a cache line of floats, a task of its own. */
+enum { LANES = 16 };
 
 struct bench_fill {
     const struct model *m;
     uint64_t seed;
     int k_lanes, v_lanes;              /* lane groups of one head's key and value */
-    /* Generators, one a dimension: [n_layers][n_kv_heads][lane groups][LANES], xorshift32, never 0. */
+    /* A generator a dimension: [n_layers][n_kv_heads][lane groups][LANES], xorshift32, never 0. */
     uint32_t *k_state, *v_state;
     float *drift;                      /* like k_state */
     double *freq, magnitude;
@@ -32,9 +33,12 @@ static inline uint32_t next(uint32_t x) {
 
 /* Sums of independent bytes stand in for the normal distribution. */
 #define BYTE_VARIANCE 5461.25f         /* (256^2 - 1) / 12 */
-static inline float two_bytes(uint32_t x) { return (float)((int32_t)(x & 255) + (int32_t)(x >> 8 & 255) - 255); }
+static inline float two_bytes(uint32_t x) {
+    return (float)((int32_t)(x & 255) + (int32_t)(x >> 8 & 255) - 255);
+}
 
-int bench_fill_open(struct bench_fill **out, const struct model *m, int max_batch, uint64_t seed, struct err *err) {
+int bench_fill_open(struct bench_fill **out, const struct model *m, int max_batch, uint64_t seed,
+                    struct err *err) {
     const struct model_config *c = &m->c;
     struct bench_fill *f = calloc(1, sizeof *f);
     if (!f) return fail(err, "no memory to fill a cache");
@@ -65,7 +69,8 @@ void bench_fill_restart(struct bench_fill *f) {
         f->k_state[i] = seed_of(f->seed * 2 + i * 0x2545f4914f6cdd1du);
         f->drift[i] = sqrtf(1 / (2 * BYTE_VARIANCE)) * two_bytes(f->k_state[i] >> 8);
     }
-    for (size_t i = 0; i < nv; i++) f->v_state[i] = seed_of(f->seed * 2 + 1 + i * 0x2545f4914f6cdd1du);
+    for (size_t i = 0; i < nv; i++)
+        f->v_state[i] = seed_of(f->seed * 2 + 1 + i * 0x2545f4914f6cdd1du);
 }
 
 void bench_fill_close(struct bench_fill *f) {
@@ -80,7 +85,8 @@ void bench_fill_close(struct bench_fill *f) {
 
 static void make_keys(float *k, size_t stride, int n, int dims, uint32_t *state, float *drift) {
     const float a = expf(-1.0f / BENCH_FILL_LENGTH);
-    const float step = sqrtf((1 - a * a) / (2 * BYTE_VARIANCE)), noise = sqrtf(0.5f / (2 * BYTE_VARIANCE));
+    const float step = sqrtf((1 - a * a) / (2 * BYTE_VARIANCE)),
+                noise = sqrtf(0.5f / (2 * BYTE_VARIANCE));
     for (int t = 0; t < n; t++, k += stride) {
         float x[LANES];
         for (int i = 0; i < LANES; i++) {
@@ -113,7 +119,8 @@ static void turn_keys(const struct bench_fill *f, float *k, int n) {
     #pragma omp parallel for schedule(static)
     for (int t = 0; t < n; t++)
         for (int h = 0; h < c->n_kv_heads; h++)
-            turn(k + ((size_t)t * c->n_kv_heads + h) * c->k_dim, f->cs + (size_t)t * c->rope.n_rot, c->rope.n_rot / 2);
+            turn(k + ((size_t)t * c->n_kv_heads + h) * c->k_dim, f->cs + (size_t)t * c->rope.n_rot,
+                 c->rope.n_rot / 2);
 }
 
 void bench_fill(void *ctx, int layer, int pos, int n, float *k, float *v) {
@@ -122,7 +129,8 @@ void bench_fill(void *ctx, int layer, int pos, int n, float *k, float *v) {
     if (f->cs_pos != pos || f->cs_n != n) {
         #pragma omp parallel for schedule(static)
         for (int t = 0; t < n; t++)
-            rope_angles(f->freq, f->magnitude, c->rope.n_rot / 2, pos + t, f->cs + (size_t)t * c->rope.n_rot);
+            rope_angles(f->freq, f->magnitude, c->rope.n_rot / 2, pos + t,
+                        f->cs + (size_t)t * c->rope.n_rot);
         f->cs_pos = pos, f->cs_n = n;
     }
     #pragma omp parallel for collapse(2) schedule(static)
@@ -130,8 +138,10 @@ void bench_fill(void *ctx, int layer, int pos, int n, float *k, float *v) {
         for (int g = 0; g < f->k_lanes + f->v_lanes; g++) {
             const bool key = g < f->k_lanes;
             const int lanes = key ? f->k_lanes : f->v_lanes, dim = key ? c->k_dim : c->v_dim;
-            const int first = (key ? g : g - f->k_lanes) * LANES, dims = dim - first < LANES ? dim - first : LANES;
-            const size_t state = ((size_t)layer * c->n_kv_heads + h) * lanes * LANES + (size_t)first;
+            const int first = (key ? g : g - f->k_lanes) * LANES,
+                      dims = dim - first < LANES ? dim - first : LANES;
+            const size_t state = ((size_t)layer * c->n_kv_heads + h) * lanes * LANES +
+                                 (size_t)first;
             const size_t stride = (size_t)c->n_kv_heads * dim, at = (size_t)h * dim + (size_t)first;
             if (key) make_keys(k + at, stride, n, dims, f->k_state + state, f->drift + state);
             else make_values(v + at, stride, n, dims, f->v_state + state);

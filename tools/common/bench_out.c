@@ -27,7 +27,8 @@ static void csv_value(const cJSON *v) {
     if (cJSON_IsString(v)) { csv_text(v->valuestring); return; }
     if (cJSON_IsArray(v)) {                         /* samples: numbers apart by spaces */
         putchar('"');
-        for (const cJSON *i = v->child; i; i = i->next) printf("%.15g%s", i->valuedouble, i->next ? " " : "");
+        for (const cJSON *i = v->child; i; i = i->next)
+            printf("%.15g%s", i->valuedouble, i->next ? " " : "");
         putchar('"');
         return;
     }
@@ -60,7 +61,8 @@ void bench_out_object(struct bench_out *out, cJSON *o) {
 
 int bench_out_end(struct bench_out *out, struct err *err) {
     if (out->format == BENCH_JSON) puts(out->n_rows ? "\n]" : "[]");
-    if (fflush(stdout) || ferror(stdout)) return fail(err, "stdout: %s", strerror(errno ? errno : EIO));
+    if (fflush(stdout) || ferror(stdout))
+        return fail(err, "stdout: %s", strerror(errno ? errno : EIO));
     if (out->failed) return fail(err, "no memory to print a row");
     return 0;
 }

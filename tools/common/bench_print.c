@@ -8,23 +8,28 @@
 #endif
 
 /* Six digits after the point are enough for anything but bytes, which are whole. */
-static cJSON *rounded(double x) { return isfinite(x) ? cJSON_CreateNumber(round(x * 1e6) / 1e6) : cJSON_CreateNull(); }
+static cJSON *rounded(double x) {
+    return isfinite(x) ? cJSON_CreateNumber(round(x * 1e6) / 1e6) : cJSON_CreateNull();
+}
 
 static void add(cJSON *o, const char *key, double x) { cJSON_AddItemToObject(o, key, rounded(x)); }
 
 static void add_samples(cJSON *o, const char *key, const struct bench_row *r, bool speed) {
     cJSON *a = cJSON_AddArrayToObject(o, key);
     const int tokens = r->n_prompt + r->n_gen;
-    for (int i = 0; i < r->reps; i++) cJSON_AddItemToArray(a, rounded(speed ? tokens * 1e9 / r->ns[i] : round(r->ns[i])));
+    for (int i = 0; i < r->reps; i++)
+        cJSON_AddItemToArray(a, rounded(speed ? tokens * 1e9 / r->ns[i] : round(r->ns[i])));
 }
 
 static void model_type(const struct engine *e, char *buf, size_t size) {
     char types[128], params[32];
     model_type_name(e->model, types, sizeof types);
-    snprintf(buf, size, "%s %s %s", e->model->c.arch->name, human_count(params, (double)e->model->n_params), types);
+    snprintf(buf, size, "%s %s %s", e->model->c.arch->name,
+             human_count(params, (double)e->model->n_params), types);
 }
 
-static cJSON *row_object(const struct engine *e, const struct bench_options *o, const struct bench_row *r) {
+static cJSON *row_object(const struct engine *e, const struct bench_options *o,
+                         const struct bench_row *r) {
     char type[256];
     cJSON *j = cJSON_CreateObject();
     if (!j) return NULL;
@@ -72,27 +77,35 @@ static void attn_label(const struct bench_row *r, char *buf, size_t size) {
 static void print_md(struct bench_out *out, const struct engine *e, const struct bench_row *r) {
     char type[256], size[32], kv[32], cache[32], attn[256], test[64], gb[32] = "", speed[64];
     if (!out->n_rows++)
-        printf("| %-24s | %10s | %7s | %9s | %-20s | %18s | %20s | %10s | %10s | %8s | %6s | %8s |\n"
-               "| %.24s | %.9s: | %.6s: | %.9s | %.20s | %.17s: | %.19s: | %.9s: | %.9s: | %.7s: | %.5s: | %.7s: |\n",
-               "model", "size", "threads", "k/v", "attn", "test", "t/s", "kv", "keys/token", "searched", "GB/s", "GFLOP/s",
-               "------------------------", "----------", "-------", "---------", "--------------------", "------------------",
-               "--------------------", "----------", "----------", "--------", "------", "--------");
+        printf("| %-24s | %10s | %7s | %9s | %-20s | %18s | "
+               "%20s | %10s | %10s | %8s | %6s | %8s |\n"
+               "| %.24s | %.9s: | %.6s: | %.9s | %.20s | %.17s: | "
+               "%.19s: | %.9s: | %.9s: | %.7s: | %.5s: | %.7s: |\n",
+               "model", "size", "threads", "k/v", "attn", "test",
+               "t/s", "kv", "keys/token", "searched", "GB/s", "GFLOP/s",
+               "------------------------", "----------", "-------", "---------",
+               "--------------------", "------------------",
+               "--------------------", "----------", "----------",
+               "--------", "------", "--------");
     model_type(e, type, sizeof type);
     attn_label(r, attn, sizeof attn);
     snprintf(cache, sizeof cache, "%s/%s", e->args.type_k, e->args.type_v);
-    int n = snprintf(test, sizeof test, "%s%d", r->n_gen ? "tg" : "pp", r->n_gen ? r->n_gen : r->n_prompt);
+    int n = snprintf(test, sizeof test, "%s%d", r->n_gen ? "tg" : "pp",
+                     r->n_gen ? r->n_gen : r->n_prompt);
     if (r->n_depth) snprintf(test + n, sizeof test - (size_t)n, " @ d%d", r->n_depth);
     if (isfinite(r->gb_per_s)) snprintf(gb, sizeof gb, "%.1f", r->gb_per_s);
     snprintf(speed, sizeof speed, "%.2f ± %.2f", r->median_ts, r->stddev_ts);
-    printf("| %-24s | %10s | %7d | %9s | %-20s | %18s | %21s | %10s | %10.1f | %8.1f | %6s | %8.1f |\n", type,
-           human_bytes(size, (double)e->model->weight_bytes), r->n_threads, cache, attn, test, speed,
-           human_bytes(kv, (double)r->kv_bytes), r->keys_read, r->keys_searched, gb, r->gflop_per_s);
+    printf("| %-24s | %10s | %7d | %9s | %-20s | %18s | "
+           "%21s | %10s | %10.1f | %8.1f | %6s | %8.1f |\n",
+           type, human_bytes(size, (double)e->model->weight_bytes), r->n_threads, cache, attn, test,
+           speed, human_bytes(kv, (double)r->kv_bytes), r->keys_read, r->keys_searched, gb,
+           r->gflop_per_s);
     fflush(stdout);
 }
 
 /* A row is complete when the decode of its lane is. */
-static void print_sweep(struct bench_out *out, const struct engine *e, const struct bench_options *o,
-                        const struct bench_row *r) {
+static void print_sweep(struct bench_out *out, const struct engine *e,
+                        const struct bench_options *o, const struct bench_row *r) {
     if (!r->n_gen) { out->prefill_ms[r->lane] = r->median_ns / 1e6; return; }
     const int pp = o->prompt.item[0];
     const double t_pp = out->prefill_ms[r->lane] / 1e3, t_tg = r->median_ns / 1e9;
@@ -100,10 +113,12 @@ static void print_sweep(struct bench_out *out, const struct engine *e, const str
     attn_label(r, attn, sizeof attn);
     if (out->format == BENCH_MD) {
         if (!out->n_rows++)
-            printf("|%6s | %6s | %6s | %8s | %8s | %8s | %8s |%s\n|-------|--------|--------|----------|----------|----------|----------|%s\n",
-                   "PP", "TG", "N_KV", "T_PP s", "S_PP t/s", "T_TG s", "S_TG t/s", r->n_lanes > 1 ? " ATTN |" : "",
-                   r->n_lanes > 1 ? "------|" : "");
-        printf("|%6d | %6d | %6d | %8.3f | %8.2f | %8.3f | %8.2f |", pp, r->n_gen, r->n_depth, t_pp, pp / t_pp, t_tg, r->n_gen / t_tg);
+            printf("|%6s | %6s | %6s | %8s | %8s | %8s | %8s |%s\n"
+                   "|-------|--------|--------|----------|----------|----------|----------|%s\n",
+                   "PP", "TG", "N_KV", "T_PP s", "S_PP t/s", "T_TG s", "S_TG t/s",
+                   r->n_lanes > 1 ? " ATTN |" : "", r->n_lanes > 1 ? "------|" : "");
+        printf("|%6d | %6d | %6d | %8.3f | %8.2f | %8.3f | %8.2f |", pp, r->n_gen, r->n_depth, t_pp,
+               pp / t_pp, t_tg, r->n_gen / t_tg);
         if (r->n_lanes > 1) printf(" %s |", attn);
         putchar('\n');
         fflush(stdout);
@@ -127,7 +142,8 @@ static void print_sweep(struct bench_out *out, const struct engine *e, const str
     bench_out_object(out, j);
 }
 
-void bench_print(void *ctx, const struct engine *e, const struct bench_options *o, const struct bench_row *r) {
+void bench_print(void *ctx, const struct engine *e, const struct bench_options *o,
+                 const struct bench_row *r) {
     struct bench_out *out = ctx;
     if (out->sweep) print_sweep(out, e, o, r);
     else if (out->format == BENCH_MD) print_md(out, e, r);

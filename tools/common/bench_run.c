@@ -51,8 +51,8 @@ static int fill(struct bench *b, struct lane *l, int depth, struct err *err) {
     return session_fill(l->s, n, bench_fill, l->fill, err);
 }
 
-/* One repetition; the session is at its depth again afterwards. A decode is fed one random token after another: what
- * is measured is the model, not the sampler. */
+/* One repetition; the session is at its depth again afterwards. A decode is fed one random token
+ * after another: what is measured is the model, not the sampler. */
 static int probe(struct bench *b, struct lane *l, int n, bool decode, double *ns, struct err *err) {
     const int depth = session_pos(l->s);
     if (decode) engine_threads_decode(b->e);
@@ -70,11 +70,12 @@ static int probe(struct bench *b, struct lane *l, int n, bool decode, double *ns
 
 static double matrix_ops(const struct matrix *m) { return 2.0 * m->rows * m->cols; }
 static double matrix_bytes(const struct matrix *m) {
-    return m->packed ? (double)matrix_packed_bytes(m) : (double)m->rows * (double)dtype_row_bytes(m->type, (size_t)m->cols);
+    return m->packed ? (double)matrix_packed_bytes(m)
+                     : (double)m->rows * (double)dtype_row_bytes(m->type, (size_t)m->cols);
 }
 
-/* Operations of a probe of n tokens. A prefill carries only its last token through the last block, and one row to the
- * logits (model/forward.h). */
+/* Operations of a probe of n tokens. A prefill carries only its last token through the last block,
+ * and one row to the logits (model/forward.h). */
 static double work_ops(const struct model *m, int n, bool decode, double keys) {
     const struct model_config *c = &m->c;
     const double attend = 2.0 * c->n_heads * keys * (c->k_dim + c->v_dim);
@@ -83,14 +84,14 @@ static double work_ops(const struct model *m, int n, bool decode, double keys) {
         const struct layer *l = &m->layers[i];
         const int rest = decode || i < c->n_layers - 1 ? n : 1;
         ops += n * (matrix_ops(&l->wk) + matrix_ops(&l->wv));
-        ops += rest * (matrix_ops(&l->wq) + matrix_ops(&l->wo) + matrix_ops(&l->gate) + matrix_ops(&l->up) +
-                       matrix_ops(&l->down) + attend);
+        ops += rest * (matrix_ops(&l->wq) + matrix_ops(&l->wo) + matrix_ops(&l->gate) +
+                       matrix_ops(&l->up) + matrix_ops(&l->down) + attend);
     }
     return ops;
 }
 
-/* Bytes one decoded token reads: every matrix but the embedding, and the keys of each KV head once for its group of
- * query heads. */
+/* Bytes one decoded token reads: every matrix but the embedding, and the keys of each KV head
+ * once for its group of query heads. */
 static double token_bytes(const struct engine *e, const struct session *s, double keys) {
     const struct model_config *c = &e->model->c;
     double bytes = matrix_bytes(&e->model->out);
@@ -110,12 +111,15 @@ static void emit_row(struct bench *b, int lane, int n, bool decode, int depth, c
     for (int i = 0; i < reps; i++) ts[i] = n * 1e9 / ns[i];
     const double keys = b->keys[lane];
     struct bench_row r = {
-        .lane = lane, .n_lanes = b->o->attn.n, .n_prompt = decode ? 0 : n, .n_gen = decode ? n : 0, .n_depth = depth,
+        .lane = lane, .n_lanes = b->o->attn.n, .n_prompt = decode ? 0 : n,
+        .n_gen = decode ? n : 0, .n_depth = depth,
         .n_threads = decode ? e->args.threads : e->args.threads_batch, .reps = reps,
-        .attn = session_attn_name(s), .attn_params = session_attn_params(s), .test_time = when, .ns = ns,
-        .avg_ns = bench_mean(ns, reps), .stddev_ns = bench_stddev(ns, reps), .median_ns = bench_median(ns, reps),
-        .avg_ts = bench_mean(ts, reps), .stddev_ts = bench_stddev(ts, reps), .median_ts = bench_median(ts, reps),
-        .kv_bytes = session_kv_bytes(s), .peak_rss = mem_peak_rss(), .keys_read = keys,
+        .attn = session_attn_name(s), .attn_params = session_attn_params(s),
+        .test_time = when, .ns = ns, .avg_ns = bench_mean(ns, reps),
+        .stddev_ns = bench_stddev(ns, reps), .median_ns = bench_median(ns, reps),
+        .avg_ts = bench_mean(ts, reps), .stddev_ts = bench_stddev(ts, reps),
+        .median_ts = bench_median(ts, reps), .kv_bytes = session_kv_bytes(s),
+        .peak_rss = mem_peak_rss(), .keys_read = keys,
         .keys_searched = b->searched[lane],
     };
     r.gflop_per_s = work_ops(e->model, n, decode, keys) / r.median_ns;
@@ -131,7 +135,8 @@ static int run_test(struct bench *b, int n, bool decode, int depth, struct err *
     for (int i = 0; i < b->o->attn.n; i++) session_keys_reset(b->lane[i].s);
     for (int r = 0; r < b->o->reps; r++)
         for (int i = 0; i < b->o->attn.n; i++) {
-            if (probe(b, &b->lane[i], n, decode, &b->ns[(size_t)i * b->o->reps + r], err)) return -1;
+            if (probe(b, &b->lane[i], n, decode, &b->ns[(size_t)i * b->o->reps + r], err))
+                return -1;
         }
     for (int i = 0; i < b->o->attn.n; i++) {
         b->keys[i] = session_keys_read(b->lane[i].s);
@@ -164,11 +169,13 @@ static int open_lanes(struct bench *b, int n_ctx, struct err *err) {
     const double have = (double)mem_available();
     if (have <= 0 || need <= have) return 0;
     char n[32], h[32];
-    return fail(err, "%d modes with %d tokens each need %s for keys and values, there are %s (fewer -d, --attn; -ctk, -ctv)",
+    return fail(err, "%d modes with %d tokens each need %s for keys and values, there are %s "
+                     "(fewer -d, --attn; -ctk, -ctv)",
                 b->o->attn.n, n_ctx, human_bytes(n, need), human_bytes(h, have));
 }
 
-int bench_run(const struct engine *e, const struct bench_options *o, bench_emit emit, void *ctx, struct err *err) {
+int bench_run(const struct engine *e, const struct bench_options *o, bench_emit emit, void *ctx,
+              struct err *err) {
     struct bench b = { .e = e, .o = o, .emit = emit, .ctx = ctx };
     const int p = largest(&o->prompt), g = largest(&o->gen);
     struct rand random = { SEED };
@@ -178,8 +185,11 @@ int bench_run(const struct engine *e, const struct bench_options *o, bench_emit 
     b.ids = malloc((size_t)b.n_ids * sizeof *b.ids);
     b.ns = malloc((size_t)o->attn.n * o->reps * sizeof *b.ns);
     if (!b.ids || !b.ns) { fail(err, "no memory for %d tokens", b.n_ids); goto done; }
-    for (int i = 0; i < b.n_ids; i++) b.ids[i] = (int32_t)rand_below(&random, (uint32_t)e->model->c.n_vocab);
-    if (open_lanes(&b, largest(&o->depth) + (p > g ? p : g), err) || (o->warmup && warm_up(&b, err))) goto done;
+    for (int i = 0; i < b.n_ids; i++)
+        b.ids[i] = (int32_t)rand_below(&random, (uint32_t)e->model->c.n_vocab);
+    if (open_lanes(&b, largest(&o->depth) + (p > g ? p : g), err) ||
+        (o->warmup && warm_up(&b, err)))
+        goto done;
     for (int d = 0; d < o->depth.n; d++) {
         const int depth = o->depth.item[d];
         for (int i = 0; i < o->attn.n; i++)

@@ -1,8 +1,10 @@
-/* bench_run.h - measures prefill and decode at several depths, for several attention modes side by side.
+/* bench_run.h - measures prefill and decode at several depths, for
+ * several attention modes side by side.
  *
- * Every mode has a session of its own (a lane). At each depth all lanes are filled, then each test runs its repetitions
- * round-robin over the lanes, A B A B, so that whatever else the machine does meanwhile hits all modes alike. A probe
- * ends by truncating back to the depth: one pass over ascending depths serves every test. */
+ * Every mode has a session of its own (a lane). At each depth all lanes are filled, then each test
+ * runs its repetitions round-robin over the lanes, A B A B, so that whatever else the machine does
+ * meanwhile hits all modes alike. A probe ends by truncating back to the depth: one pass over
+ * ascending depths serves every test. */
 #ifndef TOOLS_COMMON_BENCH_RUN_H
 #define TOOLS_COMMON_BENCH_RUN_H
 #include "tools/common/engine.h"
@@ -12,11 +14,12 @@ enum { BENCH_LIST_MAX = 1024, BENCH_REPS_MAX = 1000 };
 struct bench_list { int n, item[BENCH_LIST_MAX]; };
 
 struct bench_options {
-    struct bench_list prompt, gen, depth;  /* tokens of a prefill, of a decode (0: no such test), before the test */
+    /* Tokens of a prefill, of a decode (0: no such test), before the test. */
+    struct bench_list prompt, gen, depth;
     int reps;
-    bool fill_model;                       /* fill by running the model; else synthetic keys and values */
+    bool fill_model;               /* fill by running the model; else synthetic keys and values */
     bool warmup;
-    struct flag_list attn;                 /* the lanes */
+    struct flag_list attn;         /* the lanes */
 };
 
 /* One test of one lane at one depth. */
@@ -31,17 +34,20 @@ struct bench_row {
     double avg_ts, stddev_ts, median_ts;   /* tokens per second */
     size_t kv_bytes, peak_rss;
     double keys_read;                      /* keys per token, layer and query head */
-    double keys_searched;                  /* keys scored to choose them, per token, layer and KV head */
-    double gb_per_s;                       /* decode: weights as the kernels read them and cached keys and values; else NAN */
+    double keys_searched;                  /* keys scored to find them: per token, layer, KV head */
+    /* Decode: weights as the kernels read them, and cached keys and values; else NAN. */
+    double gb_per_s;
     double gflop_per_s;                    /* products and sums of the matrices and of attention */
 };
 
-typedef void (*bench_emit)(void *ctx, const struct engine *, const struct bench_options *, const struct bench_row *);
+typedef void (*bench_emit)(void *ctx, const struct engine *, const struct bench_options *,
+                           const struct bench_row *);
 
 /* Emits every row when it is ready; the rows of one test follow each other, one for each lane. */
-int bench_run(const struct engine *, const struct bench_options *, bench_emit, void *ctx, struct err *);
+int bench_run(const struct engine *, const struct bench_options *, bench_emit, void *ctx,
+              struct err *);
 
-/* The middle of n numbers (the mean of the two in the middle); sorts a copy. n <= BENCH_REPS_MAX. */
+/* The middle of n numbers (the mean of the two there); sorts a copy. n <= BENCH_REPS_MAX. */
 double bench_median(const double *x, int n);
 double bench_mean(const double *x, int n);
 double bench_stddev(const double *x, int n);

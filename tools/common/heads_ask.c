@@ -29,7 +29,9 @@ static int reading_open(struct reading *r, const struct heads_ask *a, int length
     so.attn = so.attn_prefill = so.attn_decode = "full", so.stop = a->stop;
     if (!a->o->quiet && isatty(STDERR_FILENO)) po.progress = show_progress;
     *r = (struct reading){ NULL, NULL };
-    if (!session_open(&r->s, a->e->model, &so, err) && !heads_probe_open(&r->p, a->e->model, r->s, &po, err)) return 0;
+    if (!session_open(&r->s, a->e->model, &so, err) &&
+        !heads_probe_open(&r->p, a->e->model, r->s, &po, err))
+        return 0;
     reading_close(r);
     return -1;
 }
@@ -42,12 +44,14 @@ struct trial {
     struct planting want;
 };
 
-static int trial_open(struct trial *t, const struct heads_ask *a, int length, int seed, struct err *err) {
+static int trial_open(struct trial *t, const struct heads_ask *a, int length, int seed,
+                      struct err *err) {
     *t = (struct trial){ 0 };
     style_facts(a->o->style, (uint64_t)seed, t->fact, N_DISTRACTORS + 1);
     for (int i = 0; i < N_DISTRACTORS; i++) t->other[i] = t->fact[i + 1].statement;
-    t->want = (struct planting){ .n_tokens = length, .needle = t->fact[0].statement, .question = t->fact[0].question,
-                                 .distractors = t->other, .n_distractors = N_DISTRACTORS };
+    t->want = (struct planting){ .n_tokens = length, .needle = t->fact[0].statement,
+                                 .question = t->fact[0].question, .distractors = t->other,
+                                 .n_distractors = N_DISTRACTORS };
     return haystack_open(&t->hay, a->e->tok, NULL, 0, (uint64_t)seed, err);
 }
 
@@ -56,7 +60,8 @@ static bool out_of_sight(const struct heads_options *o, const struct heads_sampl
     return s->needle >= o->sink && s->needle + s->n_needle <= s->tail - o->recent;
 }
 
-static int ask_once(struct heads_ask *a, struct reading *r, struct trial *t, int seed, heads_ask_fn *fn, void *ctx, struct err *err) {
+static int ask_once(struct heads_ask *a, struct reading *r, struct trial *t, int seed,
+                    heads_ask_fn *fn, void *ctx, struct err *err) {
     struct heads_sample s = { 0 };
     struct heads_tail tail = { 0 };
     const double start = clock_ms();
@@ -68,15 +73,19 @@ static int ask_once(struct heads_ask *a, struct reading *r, struct trial *t, int
     if (knows) rc = fn(ctx, r->p, r->s, &s, err);
     if (!a->o->quiet && !rc) {
         fprintf(stderr, "%d tokens, depth %g%%, seed %d: ", t->want.n_tokens, t->want.depth, seed);
-        if (sight) fprintf(stderr, "left out, the needle lies within the first %d or last %d tokens\n", a->o->sink, a->o->recent);
-        else fprintf(stderr, "%d of %d tokens of the answer right%s (%.1f s)\n", tail.right, s.n_answer, knows ? "" : ", not counted",
-                     (clock_ms() - start) / 1e3);
+        if (sight)
+            fprintf(stderr, "left out, the needle lies within the first %d or last %d tokens\n",
+                    a->o->sink, a->o->recent);
+        else
+            fprintf(stderr, "%d of %d tokens of the answer right%s (%.1f s)\n", tail.right,
+                    s.n_answer, knows ? "" : ", not counted", (clock_ms() - start) / 1e3);
     }
     heads_sample_free(&s);
     return rc;
 }
 
-int heads_ask(struct heads_ask *a, int length, int first, int n, heads_ask_fn *fn, void *ctx, struct err *err) {
+int heads_ask(struct heads_ask *a, int length, int first, int n, heads_ask_fn *fn, void *ctx,
+              struct err *err) {
     struct reading r;
     int rc = reading_open(&r, a, length, err);
     if (rc) return rc;
@@ -93,7 +102,8 @@ int heads_ask(struct heads_ask *a, int length, int first, int n, heads_ask_fn *f
     return rc;
 }
 
-int heads_ask_text(struct heads_ask *a, const int32_t *ids, int n_ids, int length, int n, heads_ask_fn *fn, void *ctx, struct err *err) {
+int heads_ask_text(struct heads_ask *a, const int32_t *ids, int n_ids, int length, int n,
+                   heads_ask_fn *fn, void *ctx, struct err *err) {
     struct reading r;
     int rc = reading_open(&r, a, length, err), done = 0;
     if (rc) return rc;
@@ -105,11 +115,12 @@ int heads_ask_text(struct heads_ask *a, const int32_t *ids, int n_ids, int lengt
         if (!rc) s.ids[0] = ids[0];                        /* BOS, if texts begin with it */
         if (!rc) rc = heads_probe_read(r.p, &s, &tail, err) || fn(ctx, r.p, r.s, &s, err) ? -1 : 0;
         if (!rc && !a->o->quiet)
-            fprintf(stderr, "%d tokens of the text, its last %d: log-probability %.3f (%.1f s)\n", length, s.n_answer, tail.log_prob,
-                    (clock_ms() - start) / 1e3);
+            fprintf(stderr, "%d tokens of the text, its last %d: log-probability %.3f (%.1f s)\n",
+                    length, s.n_answer, tail.log_prob, (clock_ms() - start) / 1e3);
         heads_sample_free(&s);
     }
     reading_close(&r);
-    if (!rc && !done && !a->o->quiet) fprintf(stderr, "the text has %d tokens, less than %d: left out\n", n_ids, length);
+    if (!rc && !done && !a->o->quiet)
+        fprintf(stderr, "the text has %d tokens, less than %d: left out\n", n_ids, length);
     return rc;
 }

@@ -22,9 +22,11 @@ struct calibration {
     int32_t *ids;                      /* [n_ids] the user's text; NULL: none */
     int n_ids;
     int runs;                          /* samples */
-    double *weight;                    /* [n] harm when the layer sees nothing far: first the sum, then the mean */
+    /* [n] harm when the layer sees nothing far: first the sum, then the mean */
+    double *weight;
     float *harm;                       /* [n] of one sample */
-    double *recall, *best;             /* [n][n] far recall of a layer (column) by the list of another (row); [n] by the best list */
+    /* [n][n] far recall of a layer (column) by the list of another (row); [n] by the best list */
+    double *recall, *best;
     unsigned char *full;               /* [n][n] */
     double *kept;                      /* [n] */
     int n_full;                        /* chosen */
@@ -32,7 +34,8 @@ struct calibration {
 
 /* ---- measuring ---- */
 
-static int take_layers(void *ctx, struct heads_probe *p, struct session *session, const struct heads_sample *s, struct err *err) {
+static int take_layers(void *ctx, struct heads_probe *p, struct session *session,
+                       const struct heads_sample *s, struct err *err) {
     struct calibration *c = ctx;
     (void)session;
     heads_delta_sample(c->delta, s->prompt - 1, 1);
@@ -57,15 +60,19 @@ static int read_text(struct calibration *c, struct err *err) {
 static int measure(struct calibration *c, struct err *err) {
     const struct heads_options *o = c->o;
     for (int i = 0; i < o->lengths.n && !o->no_questions; i++)
-        if (heads_ask(c->ask, o->lengths.at[i], o->seed, o->samples, take_layers, c, err)) return -1;
+        if (heads_ask(c->ask, o->lengths.at[i], o->seed, o->samples, take_layers, c, err))
+            return -1;
     const int answered = c->runs;
     for (int i = 0; i < o->lengths.n && c->ids; i++)
-        if (heads_ask_text(c->ask, c->ids, c->n_ids, o->lengths.at[i], o->samples, take_layers, c, err)) return -1;
+        if (heads_ask_text(c->ask, c->ids, c->n_ids, o->lengths.at[i], o->samples, take_layers, c,
+                           err))
+            return -1;
     const struct heads_delta_sums *s = heads_delta_sums(c->delta, err);
     if (!s) return -1;
     if (!s->rows)
-        return fail(err, "no question answered and no text long enough: nothing can be said about layers (%d of %d questions; --style, "
-                         "--lengths, --text)", answered, c->ask->asked);
+        return fail(err, "no question answered and no text long enough: nothing can be said about "
+                         "layers (%d of %d questions; --style, --lengths, --text)",
+                    answered, c->ask->asked);
     for (int j = 0; j < c->n; j++) {
         c->weight[j] /= c->runs;
         c->best[j] = s->far[j] > 0 ? s->best[j] / s->far[j] : 1;
@@ -74,8 +81,10 @@ static int measure(struct calibration *c, struct err *err) {
             c->recall[at] = s->far[j] > 0 ? s->held[at] / s->far[j] : 1;
         }
     }
-    printf("%d layers; %d of %d questions answered, %d stretches of text, %d tokens in all\nlists of %d pages: the last %d, the first %d, "
-           "the rest chosen\n", c->n, answered, c->ask->asked, c->runs - answered, s->rows, o->share.budget, o->share.recent, o->share.sink);
+    printf("%d layers; %d of %d questions answered, %d stretches of text, %d tokens in all\n"
+           "lists of %d pages: the last %d, the first %d, the rest chosen\n",
+           c->n, answered, c->ask->asked, c->runs - answered, s->rows, o->share.budget,
+           o->share.recent, o->share.sink);
     return 0;
 }
 
@@ -89,16 +98,20 @@ static int choose(struct calibration *c, struct err *err) {
     return 0;
 }
 
-static const unsigned char *plan_of(const struct calibration *c, int n_full) { return c->full + (size_t)(n_full - 1) * c->n; }
+static const unsigned char *plan_of(const struct calibration *c, int n_full) {
+    return c->full + (size_t)(n_full - 1) * c->n;
+}
 
 static void print_plan(const struct calibration *c) {
     const struct heads_delta_sums *s = heads_delta_sums(c->delta, NULL);
     const unsigned char *full = plan_of(c, c->n_full);
     double sum = 0, best = 0;
-    printf("\n| layer | far | harm without | own list | best list | reads | recall | lost |\n|---|---|---|---|---|---|---|---|\n");
+    printf("\n| layer | far | harm without | own list | best list | reads | recall | lost |\n"
+           "|---|---|---|---|---|---|---|---|\n");
     for (int j = 0, from = 0; j < c->n; j++) {
         if (full[j]) from = j;
-        printf("| %d | %.3f | %.2e | %.3f | %.3f | ", j, s->far[j] / s->rows, c->weight[j], c->recall[(size_t)j * c->n + j], c->best[j]);
+        printf("| %d | %.3f | %.2e | %.3f | %.3f | ", j, s->far[j] / s->rows, c->weight[j],
+               c->recall[(size_t)j * c->n + j], c->best[j]);
         if (full[j]) printf("all | 1.000 | 0.000 |\n");
         else printf("list of %d | %.3f | %.3f |\n", from, c->recall[(size_t)from * c->n + j],
                     fmax(0, s->lost[(size_t)from * c->n + j] / s->rows));
@@ -111,11 +124,12 @@ static void print_plan(const struct calibration *c) {
         printf("| %d%s |", f, f == c->n_full ? " (chosen)" : "");
         for (int l = 0; l < c->n; l++)
             if (plan_of(c, f)[l]) printf("%c%d", l ? ',' : ' ', l);
-        printf(" | %.4f | %.2f |\n", c->kept[f - 1], (f + (double)(c->n - f) * list / longest) / c->n);
+        printf(" | %.4f | %.2f |\n", c->kept[f - 1],
+               (f + (double)(c->n - f) * list / longest) / c->n);
     }
     if (sum > 0 && best / sum < WORTHWHILE)
-        printf("\nEven the best lists of %d pages hold only %.2f of what layers look for far away: --budget wants to be larger.\n",
-               c->o->share.budget, best / sum);
+        printf("\nEven the best lists of %d pages hold only %.2f of what layers look for far away: "
+               "--budget wants to be larger.\n", c->o->share.budget, best / sum);
 }
 
 /* ---- the proof: the mode itself, on a fact not seen before ---- */
@@ -150,7 +164,8 @@ static void weigh(struct proof *p, int32_t want) {
     }
 }
 
-static int take_proof(void *ctx, struct heads_probe *probe, struct session *session, const struct heads_sample *s, struct err *err) {
+static int take_proof(void *ctx, struct heads_probe *probe, struct session *session,
+                      const struct heads_sample *s, struct err *err) {
     struct proof *p = ctx;
     int common = 0;
     (void)session;
@@ -162,10 +177,12 @@ static int take_proof(void *ctx, struct heads_probe *probe, struct session *sess
     memcpy(p->held, s->ids, (size_t)s->prompt * sizeof *p->held);
     p->n_held = s->prompt;
     session_keys_reset(p->s);
-    for (int i = 1; i < s->n_answer; i++) {                /* what the prompt itself foretells was read in full */
+    /* From 1: what the prompt itself foretells was read in full. */
+    for (int i = 1; i < s->n_answer; i++) {
         if (session_eval(p->s, s->ids + s->prompt - 1 + i, 1, err)) return -1;
         heads_probe_logits(probe, i, p->full);
-        memcpy(p->sparse, session_logits(p->s), (size_t)p->c->ask->e->model->c.n_vocab * sizeof *p->sparse);
+        memcpy(p->sparse, session_logits(p->s),
+               (size_t)p->c->ask->e->model->c.n_vocab * sizeof *p->sparse);
         weigh(p, s->ids[s->answer + i]);
     }
     p->keys += session_keys_read(p->s) * (s->n_answer - 1);
@@ -178,21 +195,26 @@ static int prove(struct calibration *c, const char *setting, struct err *err) {
     const int length = o->lengths.at[o->lengths.n - 1];
     const size_t n_vocab = (size_t)e->model->c.n_vocab;
     struct session_options so = engine_session_options(e, length);
-    struct proof p = { .c = c, .full = malloc(n_vocab * sizeof *p.full), .sparse = malloc(n_vocab * sizeof *p.sparse),
+    struct proof p = { .c = c, .full = malloc(n_vocab * sizeof *p.full),
+                       .sparse = malloc(n_vocab * sizeof *p.sparse),
                        .held = malloc((size_t)length * sizeof *p.held) };
     int rc = -1;
     so.attn = setting, so.attn_prefill = so.attn_decode = NULL, so.stop = c->ask->stop;
     if (!p.full || !p.sparse || !p.held) fail(err, "no memory");
     else if (!session_open(&p.s, e->model, &so, err))
-        rc = o->no_questions ? heads_ask_text(c->ask, c->ids, c->n_ids, length, 1, take_proof, &p, err)
-                             : heads_ask(c->ask, length, o->seed + o->samples, 1, take_proof, &p, err);
+        rc = o->no_questions
+                 ? heads_ask_text(c->ask, c->ids, c->n_ids, length, 1, take_proof, &p, err)
+                 : heads_ask(c->ask, length, o->seed + o->samples, 1, take_proof, &p, err);
     if (!rc && p.tokens)
         printf("\nIn use, %s, in %d tokens (those the prompt itself foretells left out):\n\n"
-               "| attention | tokens right | log-probability | same first choice | KL from full | keys read |\n|---|---|---|---|---|---|\n"
-               "| full | %d of %d | %.3f | - | - | 1.00 |\n| delta | %d of %d | %.3f | %d of %d | %.2e | %.2f |\n",
-               o->no_questions ? "on the text" : "on a fact not seen before", length, p.right_full, p.tokens,
-               p.log_prob_full / p.tokens, p.right, p.tokens, p.log_prob / p.tokens, p.same, p.tokens, p.kl / p.tokens,
-               p.keys / p.tokens / length);
+               "| attention | tokens right | log-probability | same first choice "
+               "| KL from full | keys read |\n"
+               "|---|---|---|---|---|---|\n"
+               "| full | %d of %d | %.3f | - | - | 1.00 |\n"
+               "| delta | %d of %d | %.3f | %d of %d | %.2e | %.2f |\n",
+               o->no_questions ? "on the text" : "on a fact not seen before", length, p.right_full,
+               p.tokens, p.log_prob_full / p.tokens, p.right, p.tokens, p.log_prob / p.tokens,
+               p.same, p.tokens, p.kl / p.tokens, p.keys / p.tokens / length);
     session_close(p.s);
     free(p.full);
     free(p.sparse);
@@ -213,12 +235,14 @@ static int write_setting(const char *path, const char *setting, struct err *err)
 static int draw(const struct calibration *c, struct err *err) {
     const size_t n = (size_t)c->n;
     const char *model = c->ask->e->args.model, *slash = strrchr(model, '/');
-    float *recall = malloc(n * (n + 2) * sizeof *recall), *weight = recall + n * n, *full = weight + n;
+    float *recall = malloc(n * (n + 2) * sizeof *recall), *weight = recall + n * n,
+          *full = weight + n;
     double most = 0;
     if (!recall) return fail(err, "no memory for a picture");
     for (size_t j = 0; j < n; j++) most = fmax(most, c->weight[j]);
     for (size_t j = 0; j < n; j++) {
-        for (size_t i = 0; i < n; i++) recall[j * n + i] = i <= j ? (float)c->recall[i * n + j] : NAN;
+        for (size_t i = 0; i < n; i++)
+            recall[j * n + i] = i <= j ? (float)c->recall[i * n + j] : NAN;
         weight[j] = most > 0 ? (float)(c->weight[j] / most) : 0;
         full[j] = plan_of(c, c->n_full)[j];
     }
@@ -239,7 +263,8 @@ static int deliver(struct calibration *c, struct err *err) {
     print_plan(c);
     if (prove(c, setting, err)) return -1;
     printf("\n--attn %s\n", setting);
-    if ((c->o->out && write_setting(c->o->out, setting, err)) || (c->o->png && draw(c, err))) return -1;
+    if ((c->o->out && write_setting(c->o->out, setting, err)) || (c->o->png && draw(c, err)))
+        return -1;
     return fflush(stdout) ? fail(err, "stdout: %s", strerror(errno)) : 0;
 }
 
@@ -248,11 +273,17 @@ int heads_calibrate(struct heads_ask *ask, struct err *err) {
     const size_t n = (size_t)ask->e->model->c.n_layers;
     struct calibration c = { .ask = ask, .o = o, .n = (int)n };
     int rc = -1;
-    if (o->n_full > c.n) return fail(err, "--full: got %d, the model has %d layers", o->n_full, c.n);
-    c.weight = calloc(n, sizeof *c.weight), c.harm = malloc(n * sizeof *c.harm), c.best = malloc(n * sizeof *c.best);
-    c.recall = calloc(n * n, sizeof *c.recall), c.full = malloc(n * n), c.kept = malloc(n * sizeof *c.kept);
-    if (!c.weight || !c.harm || !c.best || !c.recall || !c.full || !c.kept) fail(err, "no memory to compare %zu layers", n);
-    else if ((!o->text || !read_text(&c, err)) && !heads_delta_open(&c.delta, ask->e->model, &o->share, o->lengths.at[o->lengths.n - 1], err))
+    if (o->n_full > c.n)
+        return fail(err, "--full: got %d, the model has %d layers", o->n_full, c.n);
+    c.weight = calloc(n, sizeof *c.weight), c.harm = malloc(n * sizeof *c.harm),
+    c.best = malloc(n * sizeof *c.best);
+    c.recall = calloc(n * n, sizeof *c.recall), c.full = malloc(n * n),
+    c.kept = malloc(n * sizeof *c.kept);
+    if (!c.weight || !c.harm || !c.best || !c.recall || !c.full || !c.kept)
+        fail(err, "no memory to compare %zu layers", n);
+    else if ((!o->text || !read_text(&c, err)) &&
+             !heads_delta_open(&c.delta, ask->e->model, &o->share,
+                                  o->lengths.at[o->lengths.n - 1], err))
         rc = measure(&c, err) || deliver(&c, err) ? -1 : 0;
     heads_delta_close(c.delta);
     free(c.ids);

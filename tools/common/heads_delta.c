@@ -34,23 +34,31 @@ static void spy_take(struct attn_mode *m, const struct attn_masses *x) {
     s->peak = x->peak, s->mean = x->mean;
 }
 
-static const struct attn_ops spy_ops = { .name = "spy", .select = spy_select, .take_masses = spy_take };
+static const struct attn_ops spy_ops = { .name = "spy", .select = spy_select,
+                                         .take_masses = spy_take };
 
-int heads_delta_open(struct heads_delta **out, const struct model *m, const struct delta_share *share, int max_tokens,
-                     struct err *err) {
+int heads_delta_open(struct heads_delta **out, const struct model *m,
+                     const struct delta_share *share, int max_tokens, struct err *err) {
     const struct model_config *c = &m->c;
-    const struct attn_shape shape = { .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim,
-                                      .v_dim = c->v_dim, .max_batch = 1, .max_tokens = max_tokens, .scale = c->attn_scale };
+    const struct attn_shape shape = { .n_layers = c->n_layers, .n_heads = c->n_heads,
+                                      .n_kv_heads = c->n_kv_heads, .k_dim = c->k_dim,
+                                      .v_dim = c->v_dim, .max_batch = 1,
+                                      .max_tokens = max_tokens, .scale = c->attn_scale };
     const size_t n = (size_t)c->n_layers, pages = (size_t)max_tokens / KV_PAGE + 1;
     struct heads_delta *d = calloc(1, sizeof *d);
     if (!d) return fail(err, "no memory");
     d->spy.base = (struct attn_mode){ .ops = &spy_ops, .max_spans = 1, .want_masses = 1 };
-    d->share = *share, d->n_heads = c->n_heads, d->k_dim = c->k_dim, d->max_tokens = max_tokens, d->step = 1;
-    d->sums = (struct heads_delta_sums){ .n_layers = c->n_layers, .lost = calloc(n * n, sizeof(double)), .held = calloc(n * n, sizeof(double)),
-                                         .best = calloc(n, sizeof(double)), .far = calloc(n, sizeof(double)) };
+    d->share = *share, d->n_heads = c->n_heads, d->k_dim = c->k_dim, d->max_tokens = max_tokens,
+    d->step = 1;
+    d->sums = (struct heads_delta_sums){ .n_layers = c->n_layers,
+                                         .lost = calloc(n * n, sizeof(double)),
+                                         .held = calloc(n * n, sizeof(double)),
+                                         .best = calloc(n, sizeof(double)),
+                                         .far = calloc(n, sizeof(double)) };
     d->out = malloc((size_t)c->n_heads * (size_t)c->v_dim * sizeof *d->out);
     d->scratch = malloc(2 * pages * sizeof *d->scratch);
-    if (!d->sums.lost || !d->sums.held || !d->sums.best || !d->sums.far || !d->out || !d->scratch) fail(err, "no memory to compare layers");
+    if (!d->sums.lost || !d->sums.held || !d->sums.best || !d->sums.far || !d->out || !d->scratch)
+        fail(err, "no memory to compare layers");
     else if (!flash_open(&d->flash, &shape, m->kernels, &d->spy.base, err)) {
         *out = d;
         return 0;
@@ -72,22 +80,26 @@ void heads_delta_close(struct heads_delta *d) {
     free(d);
 }
 
-void heads_delta_sample(struct heads_delta *d, int from, int step) { d->from = from, d->step = step; }
+void heads_delta_sample(struct heads_delta *d, int from, int step) {
+    d->from = from, d->step = step;
+}
 
 static bool sampled(const struct heads_delta *d, int pos) {
-    return pos >= d->from && (pos - d->from) % d->step == 0 && pos / KV_PAGE + 1 > HEADS_DELTA_FULLER * d->share.budget;
+    return pos >= d->from && (pos - d->from) % d->step == 0 &&
+           pos / KV_PAGE + 1 > HEADS_DELTA_FULLER * d->share.budget;
 }
 
 /* How much of the mass a list holds: of all of it, or of the far pages alone. */
-static double held(const struct heads_delta *d, const float *mass, int n_pages, const int *list, bool far) {
+static double held(const struct heads_delta *d, const float *mass, int n_pages, const int *list,
+                   bool far) {
     double sum = 0;
     for (int i = 0; i < d->share.budget; i++)
         if (!far || (list[i] > 0 && list[i] < n_pages - d->share.recent)) sum += mass[list[i]];
     return sum;
 }
 
-/* One token of one layer, whose masses the spy has: its own list, and what the lists of the layers before hold of it.
- * lists [n_layers][budget] are the token's. */
+/* One token of one layer, whose masses the spy has: its own list, and what the lists of the layers
+ * before hold of it. lists [n_layers][budget] are the token's. */
 static void compare(struct heads_delta *d, int layer, int n_pages, int *lists) {
     struct heads_delta_sums *s = &d->sums;
     const size_t n = (size_t)s->n_layers;
@@ -116,7 +128,8 @@ void heads_delta_observe(void *ctx, const struct attn_call *c) {
     }
     for (int t = 0, row = 0; t < c->n; t++) {
         if (!sampled(d, c->pos + t)) continue;
-        flash_run(d->flash, &d->spy.base, d->out, c->q + (size_t)t * d->n_heads * d->k_dim, c->kv, c->layer, c->pos + t, 1);
+        flash_run(d->flash, &d->spy.base, d->out, c->q + (size_t)t * d->n_heads * d->k_dim, c->kv,
+                  c->layer, c->pos + t, 1);
         compare(d, c->layer, (c->pos + t) / KV_PAGE + 1, d->list + each * (size_t)row++);
     }
     if (c->layer == 0) d->sums.rows += rows;

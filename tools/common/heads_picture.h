@@ -1,4 +1,5 @@
-/* heads_picture.h - a picture of all heads: layers run down, heads to the right, the darker the stronger. */
+/* heads_picture.h - a picture of all heads: layers down, heads to the
+ * right, the darker the stronger. */
 #ifndef TOOLS_COMMON_HEADS_PICTURE_H
 #define TOOLS_COMMON_HEADS_PICTURE_H
 #include "base/err.h"
@@ -10,6 +11,7 @@ struct heads_panel {
 };
 
 /* n panels side by side. */
-int heads_draw(const char *path, const char *title, int n_layers, const struct heads_panel *, int n, struct err *);
+int heads_draw(const char *path, const char *title, int n_layers, const struct heads_panel *, int n,
+               struct err *);
 
 #endif

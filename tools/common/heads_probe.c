@@ -16,8 +16,8 @@ struct heads_probe {
     unsigned char *narrow;             /* [n_layers][n_kv_heads] */
 };
 
-int heads_probe_open(struct heads_probe **out, const struct model *m, struct session *s, const struct heads_probe_options *o,
-                     struct err *err) {
+int heads_probe_open(struct heads_probe **out, const struct model *m, struct session *s,
+                     const struct heads_probe_options *o, struct err *err) {
     struct heads_probe *p = calloc(1, sizeof *p);
     if (!p) return fail(err, "no memory");
     p->c = &m->c, p->s = s, p->o = *o;
@@ -69,7 +69,8 @@ static void read_rows(struct heads_probe *p, struct heads_tail *t) {
         heads_probe_logits(p, i, p->logits);
         const int32_t top = sampler_argmax(p->logits, p->c->n_vocab);
         double sum = 0;
-        for (int v = 0; top >= 0 && v < p->c->n_vocab; v++) sum += exp((double)p->logits[v] - p->logits[top]);
+        for (int v = 0; top >= 0 && v < p->c->n_vocab; v++)
+            sum += exp((double)p->logits[v] - p->logits[top]);
         t->right += top == want;
         t->log_prob += top < 0 ? -INFINITY : (double)p->logits[want] - p->logits[top] - log(sum);
     }
@@ -83,7 +84,8 @@ static double moved(const struct heads_probe *p) {
     for (int i = 0; i < s->n_answer; i++) {
         const float *a = p->hidden + (size_t)i * p->c->n_embd, *b = now + (size_t)i * p->c->n_embd;
         double apart = 0, size = 0;
-        for (int d = 0; d < p->c->n_embd; d++) apart += ((double)a[d] - b[d]) * ((double)a[d] - b[d]), size += (double)a[d] * a[d];
+        for (int d = 0; d < p->c->n_embd; d++)
+            apart += ((double)a[d] - b[d]) * ((double)a[d] - b[d]), size += (double)a[d] * a[d];
         mean += size > 0 ? apart / size : 0;
     }
     return mean / s->n_answer;
@@ -92,14 +94,17 @@ static double moved(const struct heads_probe *p) {
 static int read_tail(struct heads_probe *p, struct err *err) {
     const struct heads_sample *s = p->sample;
     if (p->o.stop && *p->o.stop) return fail(err, "interrupted");
-    if (session_truncate(p->s, s->tail) != s->tail) return fail(err, "the cache cannot go back to token %d", s->tail);
+    if (session_truncate(p->s, s->tail) != s->tail)
+        return fail(err, "the cache cannot go back to token %d", s->tail);
     return session_eval_rows(p->s, s->ids + s->tail, s->n - s->tail, err);
 }
 
-int heads_probe_read(struct heads_probe *p, const struct heads_sample *s, struct heads_tail *t, struct err *err) {
+int heads_probe_read(struct heads_probe *p, const struct heads_sample *s, struct heads_tail *t,
+                     struct err *err) {
     int common = 0;
     if (s->n - s->tail > session_batch(p->s))
-        return fail(err, "question and answer have %d tokens, a batch %d (-b)", s->n - s->tail, session_batch(p->s));
+        return fail(err, "question and answer have %d tokens, a batch %d (-b)", s->n - s->tail,
+                    session_batch(p->s));
     if (make_room(p, s->n, s->n_answer, err)) return -1;
     p->sample = s;
     while (common < s->tail && common < p->n_held && p->held[common] == s->ids[common]) common++;
@@ -108,7 +113,8 @@ int heads_probe_read(struct heads_probe *p, const struct heads_sample *s, struct
     memcpy(p->held, s->ids, (size_t)s->tail * sizeof *s->ids);
     p->n_held = s->tail;
     if (read_tail(p, err)) return -1;
-    memcpy(p->hidden, session_hidden(p->s, s->prompt - 1 - s->tail), (size_t)s->n_answer * (size_t)p->c->n_embd * sizeof *p->hidden);
+    memcpy(p->hidden, session_hidden(p->s, s->prompt - 1 - s->tail),
+           (size_t)s->n_answer * (size_t)p->c->n_embd * sizeof *p->hidden);
     read_rows(p, t);
     t->moved = 0;
     return 0;
@@ -121,7 +127,8 @@ int heads_probe_watch(struct heads_probe *p, attn_observer *fn, void *ctx, struc
     return rc;
 }
 
-int heads_probe_narrowed(struct heads_probe *p, const unsigned char *narrow, struct heads_tail *t, struct err *err) {
+int heads_probe_narrowed(struct heads_probe *p, const unsigned char *narrow, struct heads_tail *t,
+                         struct err *err) {
     session_narrow(p->s, narrow, p->o.sink, p->o.recent);
     const int rc = read_tail(p, err);
     session_narrow(p->s, NULL, 0, 0);

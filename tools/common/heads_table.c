@@ -13,7 +13,8 @@ static int grow(float **x, size_t room, size_t n) {
 }
 
 int heads_table_add(struct heads_table *t, struct heads_run *run, struct err *err) {
-    const size_t q = (size_t)t->n_layers * (size_t)t->n_heads, kv = (size_t)t->n_layers * (size_t)t->n_kv_heads, n = (size_t)t->n_runs;
+    const size_t q = (size_t)t->n_layers * (size_t)t->n_heads,
+                 kv = (size_t)t->n_layers * (size_t)t->n_kv_heads, n = (size_t)t->n_runs;
     if (t->n_runs == t->room) {
         const size_t room = t->room ? 2 * (size_t)t->room : 16;
         if (grow(&t->copy, room, q) || grow(&t->harm, room, kv) || grow(&t->local, room, kv))
@@ -45,7 +46,8 @@ static float mean_copy(const struct heads_table *t, int n, int i) {
 void heads_table_copy(const struct heads_table *t, float *out) {
     const int group = t->n_heads / t->n_kv_heads, n = t->n_layers * t->n_heads;
     for (int i = 0; i < n / group; i++) out[i] = 0;
-    for (int i = 0; i < n; i++)                            /* groups lie together, in the order of the KV heads */
+    /* Groups lie together, in the order of the KV heads. */
+    for (int i = 0; i < n; i++)
         out[i / group] = fmaxf(out[i / group], mean_copy(t, n, i));
 }
 
@@ -90,7 +92,8 @@ static double mean_place(const struct heads_table *t, const float *of, int first
 }
 
 void heads_table_rank(const struct heads_table *t, const float *of, float *out) {
-    for (int i = 0; i < t->n_layers * t->n_kv_heads; i++) out[i] = (float)mean_place(t, of, 0, 1, i);
+    for (int i = 0; i < t->n_layers * t->n_kv_heads; i++)
+        out[i] = (float)mean_place(t, of, 0, 1, i);
 }
 
 double heads_table_split_half(const struct heads_table *t, const float *of) {
@@ -100,7 +103,8 @@ double heads_table_split_half(const struct heads_table *t, const float *of) {
         free(even);
         return NAN;
     }
-    for (int i = 0; i < n; i++) even[i] = (float)mean_place(t, of, 0, 2, i), odd[i] = (float)mean_place(t, of, 1, 2, i);
+    for (int i = 0; i < n; i++)
+        even[i] = (float)mean_place(t, of, 0, 2, i), odd[i] = (float)mean_place(t, of, 1, 2, i);
     const double agree = heads_agree(even, odd, n);
     free(even);
     return agree;
@@ -109,7 +113,8 @@ double heads_table_split_half(const struct heads_table *t, const float *of) {
 double heads_agree(const float *a, const float *b, int n) {
     double ab = 0, aa = 0, bb = 0;
     for (int i = 0; i < n; i++) {
-        const double x = place(a, n, i) - 0.5, y = place(b, n, i) - 0.5;   /* 0.5: the mean of all places, tied or not */
+        /* 0.5: the mean of all places, tied or not */
+        const double x = place(a, n, i) - 0.5, y = place(b, n, i) - 0.5;
         ab += x * y, aa += x * x, bb += y * y;
     }
     return aa > 0 && bb > 0 ? ab / sqrt(aa * bb) : NAN;
@@ -135,7 +140,8 @@ static int finish(FILE *f, const char *path, struct err *err) {
     return fclose(f) || bad ? fail(err, "%s: %s", path, strerror(errno)) : 0;
 }
 
-int heads_write_tsv(const char *path, const float *value, int n_layers, int n_kv_heads, struct err *err) {
+int heads_write_tsv(const char *path, const float *value, int n_layers, int n_kv_heads,
+                    struct err *err) {
     FILE *f = fopen(path, "w");
     if (!f) return fail(err, "%s: %s", path, strerror(errno));
     for (int i = 0; i < n_layers * n_kv_heads; i++)
@@ -143,14 +149,16 @@ int heads_write_tsv(const char *path, const float *value, int n_layers, int n_kv
     return finish(f, path, err);
 }
 
-int heads_write_plan(const char *path, const float *copy, int n_layers, int n_heads, double least, int near, struct err *err) {
+int heads_write_plan(const char *path, const float *copy, int n_layers, int n_heads, double least,
+                     int near, struct err *err) {
     FILE *f = fopen(path, "w");
     if (!f) return fail(err, "%s: %s", path, strerror(errno));
     for (int what = 0; what < 2; what++) {
         fputs(what ? ",\n \"betas\": [" : "{\"alphas\": [", f);
         for (int i = 0; i < n_layers * n_heads; i++) {
             const int far = copy[i] > least;
-            fprintf(f, "%s%d%s", i % n_heads ? ", " : i ? ", [" : "[", what ? far : far ? 0 : near, (i + 1) % n_heads ? "" : "]");
+            fprintf(f, "%s%d%s", i % n_heads ? ", " : i ? ", [" : "[",
+                    what ? far : far ? 0 : near, (i + 1) % n_heads ? "" : "]");
         }
         fputc(']', f);
     }
@@ -164,7 +172,8 @@ int heads_write_json(const char *path, const struct heads_table *t, struct err *
     if (!f) return fail(err, "%s: %s", path, strerror(errno));
     for (size_t i = 0; i < n; i++) {
         fprintf(f, "%s\"%zu-%zu\": [", i ? ", " : "{", i / t->n_heads, i % t->n_heads);
-        for (int r = 0; r < t->n_runs; r++) fprintf(f, "%s%.9g", r ? ", " : "", t->copy[(size_t)r * n + i]);
+        for (int r = 0; r < t->n_runs; r++)
+            fprintf(f, "%s%.9g", r ? ", " : "", t->copy[(size_t)r * n + i]);
         fputc(']', f);
     }
     fputc('}', f);

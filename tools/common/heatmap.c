@@ -5,14 +5,17 @@
 #include <string.h>
 #include "tools/common/png_canvas.h"
 
-enum { MARGIN = 24, CELL_W = 52, LEFT = 58, FOOT = 58, LINE = 20, BAR_W = 18, BAR_ROOM = 84, GAP = 36, PER_ROW = 4, LINES = 16 };
+enum { MARGIN = 24, CELL_W = 52, LEFT = 58, FOOT = 58, LINE = 20, BAR_W = 18, BAR_ROOM = 84,
+       GAP = 36, PER_ROW = 4, LINES = 16 };
 static const double TITLE = 12, LABEL = 9;
-static const struct colour BLACK = { 20, 20, 20 }, GREY = { 85, 85, 85 }, EMPTY = { 226, 226, 226 }, WHITE = { 255, 255, 255 };
+static const struct colour BLACK = { 20, 20, 20 }, GREY = { 85, 85, 85 },
+                           EMPTY = { 226, 226, 226 }, WHITE = { 255, 255, 255 };
 
 /* From lost to found, ever lighter, so that it reads without colours too. */
 static struct colour shade(double score) {
     static const struct { double at; int r, g, b; } stop[] = {
-        { 0, 74, 14, 44 }, { 0.25, 160, 40, 50 }, { 0.5, 226, 118, 62 }, { 0.75, 244, 200, 112 }, { 1, 172, 226, 158 },
+        { 0, 74, 14, 44 }, { 0.25, 160, 40, 50 }, { 0.5, 226, 118, 62 }, { 0.75, 244, 200, 112 },
+        { 1, 172, 226, 158 },
     };
     int i = 0;
     while (i < 3 && score > stop[i + 1].at) i++;
@@ -33,9 +36,12 @@ static int cell_height(const struct heatmap *m) {
     return h > 36 ? 36 : h < 12 ? 12 : h;
 }
 
-static int grid_width(const struct heatmap *m) { return m->n_lengths * CELL_W > 180 ? m->n_lengths * CELL_W : 180; }
+static int grid_width(const struct heatmap *m) {
+    return m->n_lengths * CELL_W > 180 ? m->n_lengths * CELL_W : 180;
+}
 
-/* Breaks text into lines no wider than `width`, after a comma or a space where there is one. Returns their number. */
+/* Breaks text into lines no wider than `width`, after a comma or a space where
+ * there is one. Returns their number. */
 static int wrap(const char *text, double size, double width, char line[LINES][128]) {
     int n = 0;
     while (*text && n < LINES) {
@@ -60,9 +66,12 @@ static int head_height(const struct heatmap *m) {
     return (wrap(m->title, TITLE, w, line) + wrap(m->subtitle, LABEL, w, line)) * LINE + LINE + 10;
 }
 
-static int panel_height(const struct heatmap *m, int head) { return head + m->n_depths * cell_height(m) + FOOT; }
+static int panel_height(const struct heatmap *m, int head) {
+    return head + m->n_depths * cell_height(m) + FOOT;
+}
 
-static void centred(struct canvas *c, double x, double y, double size, struct colour k, const char *text) {
+static void centred(struct canvas *c, double x, double y, double size, struct colour k,
+                    const char *text) {
     canvas_text(c, x - canvas_text_width(size, text) / 2, y, size, k, text);
 }
 
@@ -77,7 +86,8 @@ static void draw_cells(struct canvas *c, const struct heatmap *m, int x, int y) 
             if (isnan(s)) continue;
             snprintf(text, sizeof text, s > 0 && s < 1 ? "%.2f" : "%.0f", s);
             const double size = h >= 20 ? LABEL : h - 6;
-            centred(c, cx + CELL_W / 2.0, cy + (h - 1 - size) / 2, size, s < 0.4 ? WHITE : BLACK, text);
+            centred(c, cx + CELL_W / 2.0, cy + (h - 1 - size) / 2, size, s < 0.4 ? WHITE : BLACK,
+                    text);
         }
 }
 
@@ -95,17 +105,20 @@ static void draw_panel(struct canvas *c, const struct heatmap *m, int x, int y, 
     for (int d = 0; d < m->n_depths; d++) {
         snprintf(text, sizeof text, "%g%%", m->depth[d]);
         const double size = h >= 20 ? LABEL : h - 6;
-        canvas_text(c, x + LEFT - 8 - canvas_text_width(size, text), top + d * h + (h - 1 - size) / 2, size, BLACK, text);
+        canvas_text(c, x + LEFT - 8 - canvas_text_width(size, text),
+                    top + d * h + (h - 1 - size) / 2, size, BLACK, text);
     }
     for (int l = 0; l < m->n_lengths; l++)
-        centred(c, x + LEFT + l * CELL_W + CELL_W / 2.0, bottom + 10, LABEL, BLACK, length_label(text, m->length[l]));
+        centred(c, x + LEFT + l * CELL_W + CELL_W / 2.0, bottom + 10, LABEL, BLACK,
+                length_label(text, m->length[l]));
     centred(c, x + LEFT + m->n_lengths * CELL_W / 2.0, bottom + 34, LABEL, GREY, "context, tokens");
     draw_cells(c, m, x + LEFT, top);
 }
 
 static void draw_scale(struct canvas *c, int x, int y, int height) {
     char text[16];
-    for (int i = 0; i < height; i++) canvas_rect(c, x, y + i, BAR_W, 1, shade(1 - i / (double)(height - 1)));
+    for (int i = 0; i < height; i++)
+        canvas_rect(c, x, y + i, BAR_W, 1, shade(1 - i / (double)(height - 1)));
     for (int i = 0; i <= 4; i++) {
         const int at = y + (4 - i) * (height - 1) / 4;
         canvas_rect(c, x + BAR_W, at, 4, 1, BLACK);
@@ -118,7 +131,7 @@ static void draw_scale(struct canvas *c, int x, int y, int height) {
 int heatmap_draw(const char *path, const struct heatmap *m, int n, struct err *err) {
     int row_w = 0, width = 0, height = MARGIN, rc = -1;
     struct canvas c = { 0 };
-    int *head = calloc((size_t)n / PER_ROW + 1, 2 * sizeof *head);         /* then the rows' heights */
+    int *head = calloc((size_t)n / PER_ROW + 1, 2 * sizeof *head);     /* then the rows' heights */
     if (!head) return fail(err, "no memory for a picture of %d panels", n);
     int *tall = head + n / PER_ROW + 1;
     for (int i = 0; i < n; i++)
@@ -135,7 +148,9 @@ int heatmap_draw(const char *path, const struct heatmap *m, int n, struct err *e
         draw_panel(&c, &m[i], x, y, head[i / PER_ROW]);
         x += LEFT + grid_width(&m[i]) + GAP;
     }
-    if (n) draw_scale(&c, MARGIN + width + 20, MARGIN + head[0], tall[0] - head[0] - FOOT > 120 ? tall[0] - head[0] - FOOT : 120);
+    if (n)
+        draw_scale(&c, MARGIN + width + 20, MARGIN + head[0],
+                   tall[0] - head[0] - FOOT > 120 ? tall[0] - head[0] - FOOT : 120);
     rc = canvas_save(&c, path, err);
 done:
     canvas_close(&c);

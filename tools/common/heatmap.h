@@ -1,7 +1,8 @@
-/* heatmap.h - score by context length and needle depth, as a picture: one panel per attention mode, side by side.
+/* heatmap.h - score by context length and needle depth, as a picture: one panel
+ * per attention mode, side by side.
  *
- * Lengths run to the right, depth runs down, as in the text. Dark is lost, light is found; every cell also carries its
- * number where there is room. A cell nobody measured stays grey. */
+ * Lengths run to the right, depth runs down, as in the text. Dark is lost, light is found; every
+ * cell also carries its number where there is room. A cell nobody measured stays grey. */
 #ifndef TOOLS_COMMON_HEATMAP_H
 #define TOOLS_COMMON_HEATMAP_H
 #include "base/err.h"

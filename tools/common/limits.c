@@ -79,19 +79,22 @@ static struct limit measure_steps(const struct steps *s, int threads) {
     struct limit l = { .what = s->what, .isa = s->isa, .unit = s->unit, .threads = threads };
     const struct work w = { .steps = s, .n = calibrate(s) };
     double rate[LIMITS_REPS];
-    for (int r = 0; r < LIMITS_REPS; r++) rate[r] = s->ops * (double)w.n * threads / run_ms(&w, threads) / 1e6;
+    for (int r = 0; r < LIMITS_REPS; r++)
+        rate[r] = s->ops * (double)w.n * threads / run_ms(&w, threads) / 1e6;
     summarise(&l, rate);
     return l;
 }
 
-static struct limit measure_read(const struct reader *r, const char *buffer, size_t size, int threads) {
+static struct limit measure_read(const struct reader *r, const char *buffer, size_t size,
+                                 int threads) {
     struct limit l = { .what = "memory read", .isa = r->isa, .unit = "GB/s", .threads = threads };
     double rate[LIMITS_REPS];
     size_t at = 0;
     struct work w = { .reader = r, .size = WINDOW };
     if (w.size > size / (size_t)threads) w.size = size / (size_t)threads / HUGE_PAGE * HUGE_PAGE;
     const size_t run = w.size * (size_t)threads;
-    for (int i = 0; i < LIMITS_REPS; i++, at += run) {     /* around the buffer: what comes next was read long ago */
+    /* Around the buffer: what comes next was read long ago. */
+    for (int i = 0; i < LIMITS_REPS; i++, at += run) {
         if (at + run > size) at = 0;
         w.buffer = buffer + at;
         rate[i] = (double)run / run_ms(&w, threads) / 1e6;
@@ -112,7 +115,8 @@ static size_t buffer_size(void) {
     return size / HUGE_PAGE * HUGE_PAGE;
 }
 
-int limits_run(int threads, void (*emit)(void *ctx, const struct limit *), void *ctx, struct err *err) {
+int limits_run(int threads, void (*emit)(void *ctx, const struct limit *), void *ctx,
+               struct err *err) {
 #ifdef __x86_64__
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = __builtin_cpu_supports("avx512f");
@@ -127,17 +131,24 @@ int limits_run(int threads, void (*emit)(void *ctx, const struct limit *), void 
     const struct steps steps[] = {
         { "f32 multiply-add", "any", "GFLOP/s", limits_f32_any, 2.0 * 4 * SUMS, 0x3f800000, true },
 #ifdef __x86_64__
-        { "f32 multiply-add", "avx2", "GFLOP/s", limits_f32_avx2, 2.0 * 8 * LIMITS_SUMS_AVX2, 0x3f800000, avx2 },
-        { "f32 multiply-add", "avx512f", "GFLOP/s", limits_f32_avx512, 2.0 * 16 * LIMITS_SUMS_AVX512, 0x3f800000, avx512 },
-        { "f16 multiply-add", "avx512fp16", "GFLOP/s", limits_f16_avx512, 2.0 * 32 * LIMITS_SUMS_AVX512, 0x3c003c00,
+        { "f32 multiply-add", "avx2", "GFLOP/s", limits_f32_avx2, 2.0 * 8 * LIMITS_SUMS_AVX2,
+          0x3f800000, avx2 },
+        { "f32 multiply-add", "avx512f", "GFLOP/s", limits_f32_avx512,
+          2.0 * 16 * LIMITS_SUMS_AVX512, 0x3f800000, avx512 },
+        { "f16 multiply-add", "avx512fp16", "GFLOP/s", limits_f16_avx512,
+          2.0 * 32 * LIMITS_SUMS_AVX512, 0x3c003c00,
           avx512 && __builtin_cpu_supports("avx512fp16") },
-        { "bf16 dot product", "avx512bf16", "GFLOP/s", limits_bf16_avx512, 2.0 * 32 * LIMITS_SUMS_AVX512, 0x3f803f80,
+        { "bf16 dot product", "avx512bf16", "GFLOP/s", limits_bf16_avx512,
+          2.0 * 32 * LIMITS_SUMS_AVX512, 0x3f803f80,
           avx512 && __builtin_cpu_supports("avx512bf16") },
-        { "int8 dot product", "avx512vnni", "GOP/s", limits_int8_avx512, 2.0 * 64 * LIMITS_SUMS_AVX512, 0x01010101,
+        { "int8 dot product", "avx512vnni", "GOP/s", limits_int8_avx512,
+          2.0 * 64 * LIMITS_SUMS_AVX512, 0x01010101,
           avx512 && __builtin_cpu_supports("avx512vnni") },
-        { "bf16 matrix product", "amx-bf16", "GFLOP/s", limits_bf16_amx, 2.0 * 16 * 16 * 32 * LIMITS_SUMS_AMX, 0x3f803f80,
+        { "bf16 matrix product", "amx-bf16", "GFLOP/s", limits_bf16_amx,
+          2.0 * 16 * 16 * 32 * LIMITS_SUMS_AMX, 0x3f803f80,
           avx512 && __builtin_cpu_supports("amx-bf16") && mat_amx_usable() },
-        { "int8 matrix product", "amx-int8", "GOP/s", limits_int8_amx, 2.0 * 16 * 16 * 64 * LIMITS_SUMS_AMX, 0x01010101,
+        { "int8 matrix product", "amx-int8", "GOP/s", limits_int8_amx,
+          2.0 * 16 * 16 * 64 * LIMITS_SUMS_AMX, 0x01010101,
           avx512 && __builtin_cpu_supports("amx-int8") && mat_amx_usable() },
 #endif
     };

@@ -1,5 +1,6 @@
-/* limits.h - what this machine can do at most: bytes read from memory and multiply-adds of each instruction set. They are
- * the yardstick for the GB/s and GFLOP/s that a benchmark of the engine reports. */
+/* limits.h - what this machine can do at most: bytes read from memory and multiply-adds
+ * of each instruction set. They are the yardstick for the GB/s and GFLOP/s that a
+ * benchmark of the engine reports. */
 #ifndef TOOLS_COMMON_LIMITS_H
 #define TOOLS_COMMON_LIMITS_H
 #include "base/err.h"
@@ -11,7 +12,8 @@ struct limit {
 };
 enum { LIMITS_REPS = 40 };
 
-/* Measures with one thread and with all of `threads`, everything this CPU has; about 3 s. -1 when memory lacks. */
+/* Measures with one thread and with all of `threads`, everything this CPU has;
+ * about 3 s. -1 when memory lacks. */
 int limits_run(int threads, void (*emit)(void *ctx, const struct limit *), void *ctx, struct err *);
 
 #endif

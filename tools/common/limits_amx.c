@@ -1,4 +1,4 @@
-/* limits_amx.c - the matrix unit: tiles 0..3 are sums of 16 x 16, tiles 4 and 5 hold the operands. */
+/* limits_amx.c - the matrix unit: tiles 0..3 are sums of 16 x 16, 4 and 5 hold the operands. */
 #include <immintrin.h>
 #include "tools/common/limits_loop.h"
 
@@ -13,7 +13,8 @@ static void prepare(uint32_t word) {
     uint32_t ones[16][16];
     for (int i = 0; i < 6; i++) c.rows[i] = 16, c.bytes_per_row[i] = 64;
     for (int i = 0; i < 256; i++) ones[i / 16][i % 16] = word;
-    __asm__ volatile("" : : "r"(&c), "r"(ones) : "memory");      /* the intrinsics do not say that they read all of it */
+    /* The intrinsics do not say that they read all of it. */
+    __asm__ volatile("" : : "r"(&c), "r"(ones) : "memory");
     _tile_loadconfig(&c);
     _tile_zero(0);
     _tile_zero(1);

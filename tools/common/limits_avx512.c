@@ -1,4 +1,5 @@
-/* limits_avx512.c - AVX-512 and its extensions; instructions are named in asm, so the callers ask the CPU for each. */
+/* limits_avx512.c - AVX-512 and its extensions; instructions are named in asm, so
+ * the callers ask the CPU for each. */
 #include <immintrin.h>
 #include "tools/common/limits_loop.h"
 

@@ -1,14 +1,15 @@
-/* limits_loop.h - the loops that limits_*.c measure, and the macros that make one for each instruction.
+/* limits_loop.h - the loops that limits_*.c measure, and the macros
+ * that make one for each instruction.
  *
- * Sums live in registers: each step is one asm statement on a local that the unrolled loop never indexes by a variable,
- * with enough independent sums to hide the latency. Look at the assembly after changing anything: a spilled sum costs
- * three quarters of the rate. */
+ * Sums live in registers: each step is one asm statement on a local that the unrolled loop never
+ * indexes by a variable, with enough independent sums to hide the latency. Look at the assembly
+ * after changing anything: a spilled sum costs three quarters of the rate. */
 #ifndef TOOLS_COMMON_LIMITS_LOOP_H
 #define TOOLS_COMMON_LIMITS_LOOP_H
 #include <stddef.h>
 #include <stdint.h>
 
-/* n steps; each multiplies operands whose 32-bit words all hold `word` (1.0 in the type at hand). */
+/* n steps; each multiplies operands whose 32-bit words all hold `word` (1.0 in the given type). */
 typedef void (*limits_steps)(long n, uint32_t word);
 /* Reads every byte; size is a multiple of 4096. */
 typedef void (*limits_read)(const void *p, size_t size);
@@ -20,9 +21,11 @@ typedef void (*limits_read)(const void *p, size_t size);
         _Pragma("GCC unroll 16") for (int i = 0; i < sums; i++) sum[i] = (vector){ 0 }; \
         while (n--) { \
             _Pragma("GCC unroll 16") \
-            for (int i = 0; i < sums; i++) __asm__ volatile(instruction : "+v"(sum[i]) : "v"(a)); \
+            for (int i = 0; i < sums; i++) \
+                __asm__ volatile(instruction : "+v"(sum[i]) : "v"(a)); \
         } \
-        _Pragma("GCC unroll 16") for (int i = 0; i < sums; i++) __asm__ volatile("" : : "v"(sum[i])); \
+        _Pragma("GCC unroll 16") \
+        for (int i = 0; i < sums; i++) __asm__ volatile("" : : "v"(sum[i])); \
     }
 
 #define LIMITS_READ(name, vector) \

@@ -5,8 +5,9 @@
 #include "tools/common/heatmap.h"
 
 static bool same_grid(const struct row *a, const struct row *b) {
-    return !strcmp(a->model, b->model) && !strcmp(a->version, b->version) && !strcmp(a->attn, b->attn) &&
-           !strcmp(a->attn_params, b->attn_params) && !strcmp(a->type_k, b->type_k) && !strcmp(a->type_v, b->type_v);
+    return !strcmp(a->model, b->model) && !strcmp(a->version, b->version) &&
+           !strcmp(a->attn, b->attn) && !strcmp(a->attn_params, b->attn_params) &&
+           !strcmp(a->type_k, b->type_k) && !strcmp(a->type_v, b->type_v);
 }
 
 /* Puts v into its place unless it is there. */
@@ -51,8 +52,8 @@ static void fill_column(struct grid *g, int l, const struct rows *rows) {
         mean_add(&score, r->score), mean_add(&kv, r->kv_bytes), mean_add(&keys, r->keys_read);
         mean_add(&prefill, r->prefill_tps), mean_add(&decode, r->decode_tps);
     }
-    g->column[l] = (struct grid_column){ score.n, mean_of(&score), mean_of(&kv), mean_of(&keys), mean_of(&prefill),
-                                         mean_of(&decode) };
+    g->column[l] = (struct grid_column){ score.n, mean_of(&score), mean_of(&kv), mean_of(&keys),
+                                         mean_of(&prefill), mean_of(&decode) };
 }
 
 static int fill(struct grid *g, const struct rows *rows, struct err *err) {
@@ -62,7 +63,8 @@ static int fill(struct grid *g, const struct rows *rows, struct err *err) {
     if (!g->length || !g->depth) return fail(err, "no memory for a grid");
     for (int i = 0; i < rows->n; i++)
         if (same_grid(&rows->row[i], g->first))
-            insert_length(g, rows->row[i].context_length), insert_depth(g, rows->row[i].depth_percent);
+            insert_length(g, rows->row[i].context_length),
+            insert_depth(g, rows->row[i].depth_percent);
     const size_t cells = (size_t)g->n_depths * (size_t)g->n_lengths;
     struct mean *mean = calloc(cells, sizeof *mean);
     g->score = malloc(cells * sizeof *g->score);
@@ -71,7 +73,8 @@ static int fill(struct grid *g, const struct rows *rows, struct err *err) {
     for (int i = 0; i < rows->n; i++) {
         const struct row *r = &rows->row[i];
         if (!same_grid(r, g->first)) continue;
-        const size_t depth = (size_t)depth_index(g, r->depth_percent), length = (size_t)length_index(g, r->context_length);
+        const size_t depth = (size_t)depth_index(g, r->depth_percent),
+                     length = (size_t)length_index(g, r->context_length);
         mean_add(&mean[depth * (size_t)g->n_lengths + length], r->score);
     }
     for (size_t i = 0; i < cells; i++) g->score[i] = mean[i].n ? mean_of(&mean[i]) : NAN;
@@ -142,20 +145,23 @@ void grids_print_parameters(const struct grids *s, FILE *f) {
     for (int i = 0; i < s->n; i++) {
         bool said = !*s->grid[i].first->attn_params;
         for (int j = 0; j < i; j++) said = said || same_mode(s->grid[j].first, s->grid[i].first);
-        if (!said) fprintf(f, "\n%s: %s\n", grid_mode_label(s, i, mode), s->grid[i].first->attn_params);
+        if (!said)
+            fprintf(f, "\n%s: %s\n", grid_mode_label(s, i, mode), s->grid[i].first->attn_params);
     }
 }
 
 void grids_print(const struct grids *s, FILE *f) {
     char kv[64], mode[128], length[16];
-    fputs("| model | test | attn | KV | length | cells | score | KV MiB | keys read per token | prefill t/s | decode t/s |\n"
+    fputs("| model | test | attn | KV | length | cells | score | KV MiB | keys read per token "
+          "| prefill t/s | decode t/s |\n"
           "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n", f);
     for (int i = 0; i < s->n; i++) {
         const struct grid *g = &s->grid[i];
         for (int l = 0; l < g->n_lengths; l++) {
             const struct grid_column *c = &g->column[l];
-            fprintf(f, "| %s | %s | %s | %s | %s | %d |", g->first->model, g->first->version, grid_mode_label(s, i, mode),
-                    grid_cache_label(g->first, kv), length_label(length, g->length[l]), c->cells);
+            fprintf(f, "| %s | %s | %s | %s | %s | %d |", g->first->model, g->first->version,
+                    grid_mode_label(s, i, mode), grid_cache_label(g->first, kv),
+                    length_label(length, g->length[l]), c->cells);
             print_number(f, " %.3f |", c->score);
             print_number(f, " %.2f |", c->kv_bytes / 1048576);
             print_number(f, " %.0f |", c->keys_read);
@@ -171,7 +177,8 @@ int grid_test_label(const struct grids *s, const char *version) {
     const size_t n = strcspn(version, "-");
     for (int i = 0; i < s->n; i++) {
         const char *other = s->grid[i].first->version;
-        if (strcmp(other, version) && strcspn(other, "-") == n && !memcmp(other, version, n)) return (int)strlen(version);
+        if (strcmp(other, version) && strcspn(other, "-") == n && !memcmp(other, version, n))
+            return (int)strlen(version);
     }
     return (int)n;
 }
@@ -181,10 +188,12 @@ static void test_prefix(const struct grids *s, int i, char buf[128]) {
     const char *version = s->grid[i].first->version;
     buf[0] = 0;
     for (int j = 0; j < s->n && !*buf; j++)
-        if (strcmp(s->grid[j].first->version, version)) snprintf(buf, 128, "%.*s.", grid_test_label(s, version), version);
+        if (strcmp(s->grid[j].first->version, version))
+            snprintf(buf, 128, "%.*s.", grid_test_label(s, version), version);
 }
 
-/* "NAME.TEST.MODE-TYPE.png" for grid i, with a number where grids of other models would have the same name. */
+/* "NAME.TEST.MODE-TYPE.png" for grid i, with a number where grids of other
+ * models would have the same name. */
 static char *path_alone(const struct grids *s, int i, const char *path) {
     const size_t n = strlen(path), stem = n > 4 && !strcmp(path + n - 4, ".png") ? n - 4 : n;
     char kv[64], kv_earlier[64], mode[128], test[128], number[16] = "", *out;
@@ -193,11 +202,14 @@ static char *path_alone(const struct grids *s, int i, const char *path) {
     grid_cache_label(r, kv);
     for (int j = 0; j < i; j++) {
         const struct row *q = s->grid[j].first;
-        earlier += same_mode(q, r) && !strcmp(grid_cache_label(q, kv_earlier), kv) && !strcmp(q->version, r->version);
+        earlier += same_mode(q, r) && !strcmp(grid_cache_label(q, kv_earlier), kv) &&
+                   !strcmp(q->version, r->version);
     }
     test_prefix(s, i, test);
     if (earlier) snprintf(number, sizeof number, "-%d", earlier + 1);
-    if (asprintf(&out, "%.*s.%s%s-%s%s.png", (int)stem, path, test, grid_mode_label(s, i, mode), kv, number) < 0) return NULL;
+    if (asprintf(&out, "%.*s.%s%s-%s%s.png", (int)stem, path, test, grid_mode_label(s, i, mode), kv,
+                 number) < 0)
+        return NULL;
     for (char *p = out + stem; *p; p++)
         if (*p == '/') *p = '-';
     return out;
@@ -215,9 +227,10 @@ int grids_draw(const struct grids *s, const char *path, struct err *err) {
         const struct grid *g = &s->grid[i];
         const struct row *r = g->first;
         grid_mode_label(s, i, c[i].title);
-        snprintf(c[i].subtitle, sizeof c[i].subtitle, "%.200s, KV %s, %.200s%s%.500s", r->model, grid_cache_label(r, kv), r->version,
-                 *r->attn_params ? ", " : "", r->attn_params);
-        m[i] = (struct heatmap){ c[i].title, c[i].subtitle, g->n_lengths, g->n_depths, g->length, g->depth, g->score };
+        snprintf(c[i].subtitle, sizeof c[i].subtitle, "%.200s, KV %s, %.200s%s%.500s", r->model,
+                 grid_cache_label(r, kv), r->version, *r->attn_params ? ", " : "", r->attn_params);
+        m[i] = (struct heatmap){ c[i].title, c[i].subtitle, g->n_lengths, g->n_depths,
+                                 g->length, g->depth, g->score };
     }
     if (heatmap_draw(path, m, s->n, err)) goto done;
     for (int i = 0; i < s->n && s->n > 1; i++) {

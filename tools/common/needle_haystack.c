@@ -20,7 +20,7 @@ struct haystack {
     int empty;                         /* sentences that became no token */
 };
 
-/* ---- filler --------------------------------------------------------------------------------------------------- */
+/* ---- filler ---------------------------------------------------------------------------------- */
 
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
@@ -56,7 +56,8 @@ static const char *next_of_text(struct haystack *h, size_t *n) {
 }
 
 /* Text as it stands behind other text: with a space in front, unless it brings its own. */
-static int encode_inside(const struct haystack *h, const char *p, size_t n, int32_t **ids, struct err *err) {
+static int encode_inside(const struct haystack *h, const char *p, size_t n, int32_t **ids,
+                         struct err *err) {
     if (h->prefixes || (n && is_space(*p))) return tok_encode(h->tok, p, n, 0, ids, err);
     char *spaced = malloc(n + 1);
     if (!spaced) return fail(err, "no memory for %zu bytes of text", n);
@@ -108,8 +109,9 @@ static uint64_t count_sentences(struct haystack *h) {
     return n;
 }
 
-int haystack_open(struct haystack **out, const struct tokenizer *tok, const char *text, size_t n, uint64_t seed, struct err *err) {
-    static const char space[] = "\xe2\x96\x81";                    /* how a llama vocabulary spells a space */
+int haystack_open(struct haystack **out, const struct tokenizer *tok, const char *text, size_t n,
+                  uint64_t seed, struct err *err) {
+    static const char space[] = "\xe2\x96\x81";        /* how a llama vocabulary spells a space */
     int32_t *ids;
     size_t len;
     size_t blank = 0;
@@ -128,7 +130,7 @@ int haystack_open(struct haystack **out, const struct tokenizer *tok, const char
         struct story dice;
         char line[STORY_SENTENCE];
         story_begin(&dice, seed);
-        story_next(&dice, line);                                        /* its state is now as random as any */
+        story_next(&dice, line);                            /* its state is now as random as any */
         for (uint64_t skip = dice.rng.s % count_sentences(h); skip; skip--) next_of_text(h, &len);
     }
     *out = h;
@@ -142,21 +144,24 @@ void haystack_close(struct haystack *h) {
     free(h);
 }
 
-/* ---- planting ------------------------------------------------------------------------------------------------- */
+/* ---- planting -------------------------------------------------------------------------------- */
 
-struct part { int32_t *ids; int n, at; };          /* at: filler tokens in front of it; -1: placed */
+struct part { int32_t *ids; int n, at; };      /* at: filler tokens in front of it; -1: placed */
 
 static void append(struct prompt *p, const int32_t *ids, int n) {
     memcpy(p->ids + p->n, ids, (size_t)n * sizeof *ids);
     p->n += n;
 }
 
-/* Writes BOS, the filler with the facts (part[0..n_facts-1], what is hidden last and in order) in it, and the question. */
-static void assemble(const struct haystack *h, struct part *part, int n_facts, int first_hidden, int room, struct prompt *p) {
+/* Writes BOS, the filler with the facts (part[0..n_facts-1], what is hidden last and in
+ * order) in it, and the question. */
+static void assemble(const struct haystack *h, struct part *part, int n_facts, int first_hidden,
+                     int room, struct prompt *p) {
     int used = 0;
     if (tok_adds_bos(h->tok) && tok_bos(h->tok) >= 0) p->ids[p->n++] = tok_bos(h->tok);
     for (int s = 0;; s++) {
-        for (int i = 0; i < n_facts; i++) {         /* distractors first: at depth 100 nothing stands behind the needle */
+        /* Distractors first: at depth 100 nothing stands behind the needle. */
+        for (int i = 0; i < n_facts; i++) {
             if (part[i].at < 0 || part[i].at > used) continue;
             if (i == first_hidden) p->needle_at = p->n;
             append(p, part[i].ids, part[i].n);
@@ -164,7 +169,8 @@ static void assemble(const struct haystack *h, struct part *part, int n_facts, i
         }
         if (used == room) break;
         const int whole = h->end[s] - used, now = whole <= room - used ? whole : room - used;
-        append(p, h->ids + h->end[s] - now, now);   /* of the last sentence only the end, so that it ends like one */
+        /* Of the last sentence only the end, so that it ends like one. */
+        append(p, h->ids + h->end[s] - now, now);
         used += now;
     }
     append(p, part[n_facts].ids, part[n_facts].n);
@@ -177,9 +183,11 @@ static const char *text_at(const struct planting *w, int i) {
     return i == 0 ? w->needle : i <= w->n_more ? w->more[i - 1] : w->question;
 }
 
-int haystack_plant(struct haystack *h, const struct planting *w, struct prompt *out, struct err *err) {
-    const int d = w->n_distractors, hidden = 1 + w->n_more, n = d + hidden, bos = tok_adds_bos(h->tok) && tok_bos(h->tok) >= 0;
-    struct part *part = calloc((size_t)n + 1, sizeof *part);            /* part[n] is the question */
+int haystack_plant(struct haystack *h, const struct planting *w, struct prompt *out,
+                   struct err *err) {
+    const int d = w->n_distractors, hidden = 1 + w->n_more, n = d + hidden,
+              bos = tok_adds_bos(h->tok) && tok_bos(h->tok) >= 0;
+    struct part *part = calloc((size_t)n + 1, sizeof *part);       /* part[n] is the question */
     struct prompt p = { 0 };
     int rc = -1;
     long long taken = bos;
@@ -190,15 +198,20 @@ int haystack_plant(struct haystack *h, const struct planting *w, struct prompt *
         taken += part[i].n;
     }
     if (taken > w->n_tokens) {
-        fail(err, "a prompt of %d tokens does not hold the %lld of needle, question and distractors", w->n_tokens, taken);
+        fail(err, "a prompt of %d tokens does not hold the %lld of needle, question and "
+                  "distractors", w->n_tokens, taken);
         goto done;
     }
     const int room = w->n_tokens - (int)taken;
     for (int i = 0; i < d; i++) part[i].at = (int)((long long)room * (2 * i + 1) / (2 * d));
-    for (int i = 0; i < hidden; i++) part[d + i].at = (int)(room * (w->depth + (100 - w->depth) * i / hidden) / 100);
+    for (int i = 0; i < hidden; i++)
+        part[d + i].at = (int)(room * (w->depth + (100 - w->depth) * i / hidden) / 100);
     while (!h->n || h->end[h->n - 1] < room)
         if (add_sentence(h, err)) goto done;
-    if (!(p.ids = malloc((size_t)w->n_tokens * sizeof *p.ids))) { fail(err, "no memory for %d tokens", w->n_tokens); goto done; }
+    if (!(p.ids = malloc((size_t)w->n_tokens * sizeof *p.ids))) {
+        fail(err, "no memory for %d tokens", w->n_tokens);
+        goto done;
+    }
     assemble(h, part, n, d, room, &p);
     p.n_needle = part[d].n, p.n_question = part[n].n;
     *out = p;

@@ -5,7 +5,8 @@
 #include "base/flags.h"
 #include "tools/common/engine.h"
 
-/* The next item of a comma-separated list, into buf; *text moves on. 1; 0 at the end; -1: longer than any number. */
+/* The next item of a comma-separated list, into buf; *text moves on. 1; 0 at the
+ * end; -1: longer than any number. */
 static int next_item(const char **text, char *buf, size_t size) {
     if (!*text) return 0;
     const size_t n = strcspn(*text, ",");
@@ -49,10 +50,12 @@ static int depth_item(const char *item, struct depths *d, struct err *err) {
     char part[3][32] = { "", "", "" }, rest;
     double from, to, step = 1;
     const int n = sscanf(item, "%31[^:]:%31[^:]:%31[^:]%c", part[0], part[1], part[2], &rest);
-    if (n != 1 && n != 3) return fail(err, "--depths: got '%s', wanted a percentage or from:to:step", item);
+    if (n != 1 && n != 3)
+        return fail(err, "--depths: got '%s', wanted a percentage or from:to:step", item);
     if (flags_float(part[0], "--depths", 0, 100, &from, err)) return -1;
     to = from;
-    if (n == 3 && (flags_float(part[1], "--depths", 0, 100, &to, err) || flags_float(part[2], "--depths", 1e-3, 100, &step, err)))
+    if (n == 3 && (flags_float(part[1], "--depths", 0, 100, &to, err) ||
+                   flags_float(part[2], "--depths", 1e-3, 100, &step, err)))
         return -1;
     if (to < from) return fail(err, "--depths: got '%s', which goes down", item);
     for (int i = 0; from + i * step <= to + step * 1e-9; i++) {
@@ -87,7 +90,9 @@ int cache_types_parse(const char *text, struct cache_types *c, struct err *err) 
         char *values = strchr(item, '/');
         enum dtype k, v;
         if (values) *values++ = 0;
-        if (engine_cache_type("--kv", item, &k, err) || engine_cache_type("--kv", values ? values : item, &v, err)) return -1;
+        if (engine_cache_type("--kv", item, &k, err) ||
+            engine_cache_type("--kv", values ? values : item, &v, err))
+            return -1;
         int i = 0;
         while (i < c->n && (c->k[i] != k || c->v[i] != v)) i++;
         if (i == CACHES_MAX) return fail(err, "--kv: more than %d of them", CACHES_MAX);

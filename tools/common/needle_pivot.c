@@ -6,12 +6,14 @@
 struct column { const char *test; int length; };       /* NULL, 0: all of them */
 
 static bool holds(const struct column *c, const struct grid *g, int l) {
-    return (!c->test || !strcmp(c->test, g->first->version)) && (!c->length || c->length == g->length[l]);
+    return (!c->test || !strcmp(c->test, g->first->version)) &&
+           (!c->length || c->length == g->length[l]);
 }
 
 static bool same_line(const struct row *a, const struct row *b) {
-    return !strcmp(a->model, b->model) && !strcmp(a->attn, b->attn) && !strcmp(a->attn_params, b->attn_params) &&
-           !strcmp(a->type_k, b->type_k) && !strcmp(a->type_v, b->type_v);
+    return !strcmp(a->model, b->model) && !strcmp(a->attn, b->attn) &&
+           !strcmp(a->attn_params, b->attn_params) && !strcmp(a->type_k, b->type_k) &&
+           !strcmp(a->type_v, b->type_v);
 }
 
 static bool first_of_line(const struct grids *s, int i) {
@@ -20,16 +22,22 @@ static bool first_of_line(const struct grids *s, int i) {
     return j == i;
 }
 
-/* Tests in order of appearance, lengths ascending in each. Returns their number; room for one a length of each grid. */
+/* Tests in order of appearance, lengths ascending in each. Returns their number; room
+ * for one a length of each grid. */
 static int make_columns(const struct grids *s, bool by_test, bool by_length, struct column *c) {
     int n = 0;
     for (int i = 0; i < s->n; i++)
         for (int l = 0; l < s->grid[i].n_lengths; l++) {
-            const struct column want = { by_test ? s->grid[i].first->version : NULL, by_length ? s->grid[i].length[l] : 0 };
+            const struct column want = { by_test ? s->grid[i].first->version : NULL,
+                                         by_length ? s->grid[i].length[l] : 0 };
             int at = 0;
             while (at < n && want.test && strcmp(c[at].test, want.test)) at++;
-            while (at < n && (!want.test || !strcmp(c[at].test, want.test)) && c[at].length < want.length) at++;
-            if (at < n && (!want.test || !strcmp(c[at].test, want.test)) && c[at].length == want.length) continue;
+            while (at < n && (!want.test || !strcmp(c[at].test, want.test)) &&
+                   c[at].length < want.length)
+                at++;
+            if (at < n && (!want.test || !strcmp(c[at].test, want.test)) &&
+                c[at].length == want.length)
+                continue;
             memmove(c + at + 1, c + at, (size_t)(n - at) * sizeof *c);
             c[at] = want;
             n++;
@@ -56,7 +64,8 @@ static void print_head(const struct grids *s, bool models, const struct column *
     fputc('\n', f);
 }
 
-static void print_cell(const struct grids *s, const struct row *line, const struct column *c, FILE *f) {
+static void print_cell(const struct grids *s, const struct row *line, const struct column *c,
+                       FILE *f) {
     double sum = 0;
     int n = 0;
     for (int i = 0; i < s->n; i++)

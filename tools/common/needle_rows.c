@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- one row and its JSON ---------------------------------------------------------------------------------------- */
+/* ---- one row and its JSON -------------------------------------------------------------------- */
 
 /* Three decimals; null for what was not measured. */
 static void put_measure(cJSON *j, const char *key, double v) {
@@ -52,30 +52,37 @@ static const char *text_of(const cJSON *j, const char *key) {
 /* A number within min..max, or `missing` when there is none. */
 static double number_of(const cJSON *j, const char *key, double min, double max, double missing) {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(j, key);
-    return cJSON_IsNumber(v) && v->valuedouble >= min && v->valuedouble <= max ? v->valuedouble : missing;
+    return cJSON_IsNumber(v) && v->valuedouble >= min && v->valuedouble <= max
+           ? v->valuedouble : missing;
 }
 
 /* Whether the object is a row; *r then points into it. */
 static bool from_json(cJSON *j, struct row *r) {
     *r = (struct row){
-        .model = text_of(j, "model"), .version = text_of(j, "version"), .attn = text_of(j, "attn"),
-        .attn_params = text_of(j, "attn_params"), .type_k = text_of(j, "type_k"), .type_v = text_of(j, "type_v"),
-        .needle = text_of(j, "needle"), .response = text_of(j, "model_response"), .timestamp = text_of(j, "test_timestamp_utc"),
-        .context_length = (int)number_of(j, "context_length", 1, 1 << 30, 0), .seed = (int)number_of(j, "seed", 0, 1 << 30, -1),
-        .depth_percent = number_of(j, "depth_percent", 0, 100, -1), .score = number_of(j, "score", 0, 1, -1),
-        .seconds = number_of(j, "test_duration_seconds", 0, 1e12, 0), .kv_bytes = number_of(j, "kv_bytes", 0, 1e18, 0),
-        .prefill_tps = number_of(j, "prefill_tps", 0, 1e12, -1), .decode_tps = number_of(j, "decode_tps", 0, 1e12, -1),
+        .model = text_of(j, "model"), .version = text_of(j, "version"),
+        .attn = text_of(j, "attn"), .attn_params = text_of(j, "attn_params"),
+        .type_k = text_of(j, "type_k"), .type_v = text_of(j, "type_v"),
+        .needle = text_of(j, "needle"), .response = text_of(j, "model_response"),
+        .timestamp = text_of(j, "test_timestamp_utc"),
+        .context_length = (int)number_of(j, "context_length", 1, 1 << 30, 0),
+        .seed = (int)number_of(j, "seed", 0, 1 << 30, -1),
+        .depth_percent = number_of(j, "depth_percent", 0, 100, -1),
+        .score = number_of(j, "score", 0, 1, -1),
+        .seconds = number_of(j, "test_duration_seconds", 0, 1e12, 0),
+        .kv_bytes = number_of(j, "kv_bytes", 0, 1e18, 0),
+        .prefill_tps = number_of(j, "prefill_tps", 0, 1e12, -1),
+        .decode_tps = number_of(j, "decode_tps", 0, 1e12, -1),
         .keys_read = number_of(j, "keys_read_per_token", 0, 1e12, -1),
         .prefill_keys_read = number_of(j, "prefill_keys_read_per_token", 0, 1e12, -1),
         .prompt_tokens = (int)number_of(j, "prompt_tokens", 0, 1 << 30, 0),
         .prefill_tokens = (int)number_of(j, "prefill_tokens", 0, 1 << 30, 0),
         .predicted_tokens = (int)number_of(j, "predicted_tokens", 0, 1 << 30, 0), .json = j,
     };
-    return r->model && r->version && r->attn && r->attn_params && r->type_k && r->type_v && r->context_length && r->seed >= 0 &&
-           r->depth_percent >= 0 && r->score >= 0;
+    return r->model && r->version && r->attn && r->attn_params && r->type_k && r->type_v &&
+           r->context_length && r->seed >= 0 && r->depth_percent >= 0 && r->score >= 0;
 }
 
-/* ---- rows in memory ---------------------------------------------------------------------------------------------- */
+/* ---- rows in memory -------------------------------------------------------------------------- */
 
 /* Takes the object. */
 static int keep(struct rows *s, cJSON *j, const struct row *r, struct err *err) {
@@ -92,9 +99,11 @@ static int keep(struct rows *s, cJSON *j, const struct row *r, struct err *err) 
 const struct row *rows_find(const struct rows *s, const struct row *w) {
     for (int i = 0; i < s->n; i++) {
         const struct row *r = &s->row[i];
-        if (r->context_length == w->context_length && r->seed == w->seed && fabs(r->depth_percent - w->depth_percent) < 1e-6 &&
-            !strcmp(r->attn, w->attn) && !strcmp(r->attn_params, w->attn_params) && !strcmp(r->type_k, w->type_k) &&
-            !strcmp(r->type_v, w->type_v) && !strcmp(r->version, w->version) && !strcmp(r->model, w->model))
+        if (r->context_length == w->context_length && r->seed == w->seed &&
+            fabs(r->depth_percent - w->depth_percent) < 1e-6 && !strcmp(r->attn, w->attn) &&
+            !strcmp(r->attn_params, w->attn_params) && !strcmp(r->type_k, w->type_k) &&
+            !strcmp(r->type_v, w->type_v) && !strcmp(r->version, w->version) &&
+            !strcmp(r->model, w->model))
             return r;
     }
     return NULL;
@@ -107,22 +116,25 @@ void rows_close(struct rows *s) {
     *s = (struct rows)ROWS_NONE;
 }
 
-/* ---- rows in a file ---------------------------------------------------------------------------------------------- */
+/* ---- rows in a file -------------------------------------------------------------------------- */
 
 /* A line without its newline. 1: kept; 0: not JSON; -1 with *err: not a row, or no memory. */
-static int take_line(struct rows *s, const char *path, int number, const char *p, size_t n, struct err *err) {
+static int take_line(struct rows *s, const char *path, int number, const char *p, size_t n,
+                     struct err *err) {
     struct row r;
     cJSON *j = cJSON_ParseWithLength(p, n);
     if (!j) return 0;
     if (!from_json(j, &r)) {
         cJSON_Delete(j);
-        return fail(err, "%s:%d: JSON, but not a row of needle (wanted model, attn, context_length, score, ...)", path, number);
+        return fail(err, "%s:%d: JSON, but not a row of needle (wanted model, attn, "
+                         "context_length, score, ...)", path, number);
     }
     return keep(s, j, &r, err) ? -1 : 1;
 }
 
 /* All of text[0..n-1]; *good is where the last good line ends. */
-static int take_lines(struct rows *s, const char *path, const char *text, size_t n, size_t *good, struct err *err) {
+static int take_lines(struct rows *s, const char *path, const char *text, size_t n, size_t *good,
+                      struct err *err) {
     *good = 0;
     for (int number = 1; *good < n; number++) {
         const char *p = text + *good, *end = memchr(p, '\n', n - *good);
@@ -130,7 +142,8 @@ static int take_lines(struct rows *s, const char *path, const char *text, size_t
         if (len) {
             const int rc = take_line(s, path, number, p, len, err);
             if (rc < 0) return -1;
-            if (!rc && end) return fail(err, "%s:%d: got '%.24s...', wanted a row of JSON", path, number, p);
+            if (!rc && end)
+                return fail(err, "%s:%d: got '%.24s...', wanted a row of JSON", path, number, p);
             if (!rc) { s->cut = true; return 0; }
         }
         *good += len + (end != NULL);
@@ -184,9 +197,13 @@ int rows_open(struct rows *s, const char *path, struct err *err) {
     s->path = path;
     s->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (s->fd < 0) return fail(err, "%s: %s", path, strerror(errno));
-    flock(s->fd, LOCK_EX);                         /* without locks (some network folders): one process at a time */
-    if (read_all(s->fd, path, &text, &n, err) || take_lines(s, path, text, n, &good, err)) goto done;
-    if (good < n && ftruncate(s->fd, (off_t)good)) { fail(err, "%s: %s", path, strerror(errno)); goto done; }
+    flock(s->fd, LOCK_EX);         /* without locks (some network folders): one process at a time */
+    if (read_all(s->fd, path, &text, &n, err) || take_lines(s, path, text, n, &good, err))
+        goto done;
+    if (good < n && ftruncate(s->fd, (off_t)good)) {
+        fail(err, "%s: %s", path, strerror(errno));
+        goto done;
+    }
     if (good == n && n && text[n - 1] != '\n' && write_all(s->fd, path, "\n", 1, err)) goto done;
     rc = 0;
 done:

@@ -33,8 +33,8 @@ static void ruler_fact(uint64_t *rng, struct fact *f) {
     snprintf(f->answer, sizeof f->answer, "%u", (unsigned)(1000000 + draw(rng, 9000000)));
     snprintf(f->statement, sizeof f->statement, "The access number of %s is %s.", key, f->answer);
     snprintf(f->question, sizeof f->question,
-             "\n\nQuestion: What does the text above say is the access number of %s?\nAnswer: The access number of %s is",
-             key, key);
+             "\n\nQuestion: What does the text above say is the access number of %s?\n"
+             "Answer: The access number of %s is", key, key);
 }
 
 /* The question becomes the sentence's beginning; what follows is the answer. */
@@ -43,7 +43,8 @@ static void ask_by_beginning(struct fact *f) {
     snprintf(f->question, sizeof f->question, "%.*s", (int)(is - f->statement) + 3, f->statement);
 }
 
-/* The last word before " is": a model that looks back three tokens hardly sees more of the question. */
+/* The last word before " is": a model that looks back three tokens
+ * hardly sees more of the question. */
 static bool same_last_word(const struct fact *a, const struct fact *b) {
     const char *p = strstr(a->statement, " is "), *q = strstr(b->statement, " is ");
     while (p[-1] != ' ' && p[-1] == q[-1]) p--, q--;
@@ -60,7 +61,8 @@ void style_facts(enum style style, uint64_t seed, struct fact *fact, int n) {
         if (style == STYLE_COPY) ask_by_beginning(&fact[i]);
         bool fresh = true;
         for (int j = 0; j < i && fresh; j++)
-            fresh = strcmp(fact[i].question, fact[j].question) && strcmp(fact[i].answer, fact[j].answer) &&
+            fresh = strcmp(fact[i].question, fact[j].question) &&
+                    strcmp(fact[i].answer, fact[j].answer) &&
                     !(style == STYLE_COPY && same_last_word(&fact[i], &fact[j]));
         i += fresh;
     }

@@ -8,9 +8,9 @@
 #include "tools/common/story.h"
 
 enum style {
-    STYLE_STORY,       /* secrets as models/needle-proto.gguf knows them */
-    STYLE_RULER,       /* a key with a number of seven digits, for models that were trained on anything */
-    STYLE_COPY,        /* the story's secrets, asked for by the beginning of the sentence: for models that copy */
+    STYLE_STORY,  /* secrets as models/needle-proto.gguf knows them */
+    STYLE_RULER,  /* a key with a number of seven digits, for models trained on anything */
+    STYLE_COPY,   /* the story's secrets, asked for by the sentence's start: for models that copy */
 };
 
 const char *style_name(enum style);
@@ -21,10 +21,12 @@ const char *style_list(void);                      /* "story, ruler or copy" */
 
 enum { STYLE_FACTS_MAX = 24 };                     /* most facts of one text, the needle included */
 
-/* n facts with pairwise different subjects, of which no two can be taken for each other: fact[0] is the needle. */
+/* n facts with pairwise different subjects, of which no two can be taken for
+ * each other: fact[0] is the needle. */
 void style_facts(enum style, uint64_t seed, struct fact *, int n);
 
-/* The share of the reference strings that the response contains, whatever the case of ASCII letters: 0..1. */
+/* The share of the reference strings that the response contains, whatever
+ * the case of ASCII letters: 0..1. */
 double style_score(const char *response, const char *const *reference, int n);
 
 #endif

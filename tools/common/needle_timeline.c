@@ -12,12 +12,16 @@ struct timeline {
     int n_held;
 };
 
-int timeline_open(struct timeline **out, const struct engine *e, const struct session_options *so, struct err *err) {
+int timeline_open(struct timeline **out, const struct engine *e, const struct session_options *so,
+                  struct err *err) {
     struct timeline *l = calloc(1, sizeof *l);
     if (!l) return fail(err, "no memory for a session");
     l->e = *e, l->so = *so;
     if (session_open(&l->s, e->model, so, err)) goto fail;
-    if (!(l->held = malloc((size_t)so->n_ctx * sizeof *l->held))) { fail(err, "no memory for %d tokens", so->n_ctx); goto fail; }
+    if (!(l->held = malloc((size_t)so->n_ctx * sizeof *l->held))) {
+        fail(err, "no memory for %d tokens", so->n_ctx);
+        goto fail;
+    }
     *out = l;
     return 0;
 fail:
@@ -50,9 +54,11 @@ static int evaluate(struct timeline *l, const int32_t *ids, int n, struct err *e
     return 0;
 }
 
-int timeline_prompt(struct timeline *l, const int32_t *ids, int n, bool reuse, struct timeline_cost *cost, struct err *err) {
+int timeline_prompt(struct timeline *l, const int32_t *ids, int n, bool reuse,
+                    struct timeline_cost *cost, struct err *err) {
     int common = 0;
-    while (reuse && common < n - 1 && common < l->n_held && l->held[common] == ids[common]) common++;
+    while (reuse && common < n - 1 && common < l->n_held && l->held[common] == ids[common])
+        common++;
     if (rewind_to(l, common, err)) return -1;
     session_keys_reset(l->s);
     engine_threads_prefill(&l->e);
@@ -63,7 +69,8 @@ int timeline_prompt(struct timeline *l, const int32_t *ids, int n, bool reuse, s
     return 0;
 }
 
-int timeline_answer(struct timeline *l, int n_predict, char **out, int *predicted, struct timeline_cost *cost, struct err *err) {
+int timeline_answer(struct timeline *l, int n_predict, char **out, int *predicted,
+                    struct timeline_cost *cost, struct err *err) {
     const size_t most = tok_max_piece(l->e.tok) + 16;
     struct tok_stream stream = { .started = true };
     char *text = malloc(((size_t)n_predict + 1) * most + 1);
@@ -75,7 +82,10 @@ int timeline_answer(struct timeline *l, int n_predict, char **out, int *predicte
     *predicted = 0, *cost = (struct timeline_cost){ 0, 0, -1 };
     for (;;) {
         const int32_t id = sampler_argmax(session_logits(l->s), l->e.model->c.n_vocab);
-        if (id < 0) { fail(err, "the logits at position %d hold no numbers (broken weights?)", l->n_held - 1); goto fail; }
+        if (id < 0) {
+            fail(err, "the logits at position %d hold no numbers (broken weights?)", l->n_held - 1);
+            goto fail;
+        }
         ++*predicted;
         if (tok_is_end(l->e.tok, id)) break;
         used += tok_decode(l->e.tok, &stream, id, false, text + used);

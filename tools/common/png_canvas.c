@@ -13,8 +13,10 @@ static const double CAPITAL = 6, ADVANCE = 5.6, PEN = 0.42;
 
 int canvas_open(struct canvas *c, int w, int h, struct err *err) {
     *c = (struct canvas){ .w = w, .h = h };
-    if (w < 1 || h < 1 || w > 1 << 15 || h > 1 << 15) return fail(err, "a picture of %d x %d pixels, wanted 1 to 32768 each", w, h);
-    if (!(c->rgb = malloc((size_t)w * (size_t)h * 3))) return fail(err, "no memory for a picture of %d x %d pixels", w, h);
+    if (w < 1 || h < 1 || w > 1 << 15 || h > 1 << 15)
+        return fail(err, "a picture of %d x %d pixels, wanted 1 to 32768 each", w, h);
+    if (!(c->rgb = malloc((size_t)w * (size_t)h * 3)))
+        return fail(err, "no memory for a picture of %d x %d pixels", w, h);
     memset(c->rgb, 255, (size_t)w * (size_t)h * 3);
     return 0;
 }
@@ -51,7 +53,8 @@ static double from_letter(const char *s, double x, double y) {
     return best;
 }
 
-void canvas_text(struct canvas *c, double x, double y, double size, struct colour k, const char *text) {
+void canvas_text(struct canvas *c, double x, double y, double size, struct colour k,
+                 const char *text) {
     const double unit = size / CAPITAL;
     for (; *text; text++, x += ADVANCE * unit) {
         const char *s = font_strokes((unsigned char)*text);
@@ -59,7 +62,7 @@ void canvas_text(struct canvas *c, double x, double y, double size, struct colou
         for (int j = (int)floor(y - unit); j <= (int)ceil(y + 9 * unit); j++)
             for (int i = (int)floor(x - unit); i <= (int)ceil(x + 5 * unit); i++) {
                 const double d = from_letter(s, (i + 0.5 - x) / unit, (j + 0.5 - y) / unit) * unit;
-                const double share = fmin(1, PEN * unit + 0.5 - d);        /* a soft edge, one pixel wide */
+                const double share = fmin(1, PEN * unit + 0.5 - d);  /* soft edge, one pixel wide */
                 if (share > 0) blend(c, i, j, k, share);
             }
     }
@@ -71,11 +74,13 @@ double canvas_text_width(double size, const char *text) {
 }
 
 int canvas_save(const struct canvas *c, const char *path, struct err *err) {
-    png_image image = { .version = PNG_IMAGE_VERSION, .width = (png_uint_32)c->w, .height = (png_uint_32)c->h,
-                        .format = PNG_FORMAT_RGB };
-    FILE *f = fopen(path, "wb");                    /* png_image_write_to_file removes what it could not write: even a device */
+    png_image image = { .version = PNG_IMAGE_VERSION, .width = (png_uint_32)c->w,
+                        .height = (png_uint_32)c->h, .format = PNG_FORMAT_RGB };
+    /* png_image_write_to_file removes what it could not write: even a device. */
+    FILE *f = fopen(path, "wb");
     if (!f) return fail(err, "%s: %s", path, strerror(errno));
     const bool drawn = png_image_write_to_stdio(&image, f, 0, c->rgb, 0, NULL);
-    if (fclose(f) || !drawn) return fail(err, "%s: %s", path, drawn ? strerror(errno) : image.message);
+    if (fclose(f) || !drawn)
+        return fail(err, "%s: %s", path, drawn ? strerror(errno) : image.message);
     return 0;
 }

@@ -13,7 +13,8 @@ int canvas_open(struct canvas *, int w, int h, struct err *);
 void canvas_close(struct canvas *);
 /* What lies outside the picture is cut off, here and in text. */
 void canvas_rect(struct canvas *, int x, int y, int w, int h, struct colour);
-/* Printable ASCII whose capitals are `size` pixels high, their top left corner at x, y; other bytes become boxes. */
+/* Printable ASCII whose capitals are `size` pixels high, their top left corner at
+ * x, y; other bytes become boxes. */
 void canvas_text(struct canvas *, double x, double y, double size, struct colour, const char *);
 double canvas_text_width(double size, const char *);
 int canvas_save(const struct canvas *, const char *path, struct err *);

@@ -98,4 +98,6 @@ static const char *const printable[] = {
     ['~' - 32] = "04133443",
 };
 
-const char *font_strokes(unsigned char c) { return c >= 32 && c < 127 ? printable[c - 32] : "0040460600"; }
+const char *font_strokes(unsigned char c) {
+    return c >= 32 && c < 127 ? printable[c - 32] : "0040460600";
+}

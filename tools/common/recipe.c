@@ -44,7 +44,8 @@ const struct recipe *recipe_by_name(const char *name) {
 }
 
 void recipe_list(FILE *f) {
-    for (int i = 0; i < N_RECIPES; i++) fprintf(f, "  %-8s %s\n", recipes[i].name, recipes[i].about);
+    for (int i = 0; i < N_RECIPES; i++)
+        fprintf(f, "  %-8s %s\n", recipes[i].name, recipes[i].about);
 }
 
 int recipe_model(struct recipe_model *m, const struct gguf *g, struct err *err) {
@@ -82,14 +83,14 @@ bool recipe_wants(const struct gguf_tensor *t) {
     return true;
 }
 
-/* The layers that get more bits in the _M recipes: the first and last eighth, every third between. */
+/* The layers that get more bits in _M recipes: the first and last eighth, every third between. */
 static bool more_bits(int layer, int n) {
     return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
 }
 
 static enum dtype attn_v_type(int file_type, enum dtype type, const struct recipe_model *m,
                               int layer) {
-    bool shared = m->n_gqa >= 4;                   /* small next to attn_q, and read by many heads */
+    bool shared = m->n_gqa >= 4;   /* small next to attn_q, and read by many heads */
     switch (file_type) {
     case Q2_K: type = shared ? DT_Q4_K : DT_Q3_K; break;
     case Q2_K_S: if (shared) type = DT_Q4_K; break;

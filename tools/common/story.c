@@ -7,9 +7,12 @@
 
 #define PICK(s, list) (words_##list.at[below(s, words_##list.n)])
 
-static int below(struct story *s, int n) { return (int)((rand_u64(&s->rng) >> 33) * (uint64_t)n >> 31); }
+static int below(struct story *s, int n) {
+    return (int)((rand_u64(&s->rng) >> 33) * (uint64_t)n >> 31);
+}
 
-static void put(char out[STORY_SENTENCE], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void put(char out[STORY_SENTENCE], const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 static void put(char out[STORY_SENTENCE], const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
@@ -37,31 +40,46 @@ static void new_hero(struct story *s) {
     s->animal = PICK(s, animals), s->animal2 = PICK(s, animals);
     s->place = PICK(s, places), s->place2 = PICK(s, places);
     s->thing = PICK(s, objects), s->thing_adj = PICK(s, adjectives);
-    s->food = PICK(s, foods), s->mood = words_adjectives.at[WORDS_COLOURS + below(s, words_adjectives.n - WORDS_COLOURS)];
+    s->food = PICK(s, foods),
+    s->mood = words_adjectives.at[WORDS_COLOURS + below(s, words_adjectives.n - WORDS_COLOURS)];
     s->left = 1 + below(s, 5);
 }
 
 static void home(struct story *s, char *out) {
     switch (below(s, 3)) {
-    case 0: put(out, "%s lived near the %s with %s friend %s.", s->hero, s->place, s->his, s->friend_); break;
-    case 1: put(out, "%s lived in a %s house by the %s.", s->he, PICK(s, adjectives), s->place); break;
+    case 0:
+        put(out, "%s lived near the %s with %s friend %s.", s->hero, s->place, s->his, s->friend_);
+        break;
+    case 1:
+        put(out, "%s lived in a %s house by the %s.", s->he, PICK(s, adjectives), s->place);
+        break;
     default: put(out, "%s loved to play in the %s.", s->hero, s->place);
     }
 }
 
 static void habit(struct story *s, char *out) {
     switch (below(s, 3)) {
-    case 0: put(out, "Every day %s ate %s and walked to the %s.", strcmp(s->he, "He") ? "she" : "he", s->food, s->place); break;
+    case 0:
+        put(out, "Every day %s ate %s and walked to the %s.", strcmp(s->he, "He") ? "she" : "he",
+            s->food, s->place);
+        break;
     case 1: put(out, "%s was always %s and liked to sing.", s->hero, PICK(s, moods)); break;
-    default: put(out, "%s best friend was a %s named %s.", strcmp(s->he, "He") ? "Her" : "His", s->animal2, s->friend_);
+    default:
+        put(out, "%s best friend was a %s named %s.", strcmp(s->he, "He") ? "Her" : "His",
+            s->animal2, s->friend_);
     }
 }
 
 static void finding(struct story *s, char *out) {
     const char *t = PICK(s, times);
     switch (below(s, 3)) {
-    case 0: put(out, "%s %s found a %s %s near the %s.", t, s->hero, s->thing_adj, s->thing, s->place2); break;
-    case 1: put(out, "%s %s lost %s %s %s in the %s.", t, s->hero, s->his, s->thing_adj, s->thing, s->place2); break;
+    case 0:
+        put(out, "%s %s found a %s %s near the %s.", t, s->hero, s->thing_adj, s->thing, s->place2);
+        break;
+    case 1:
+        put(out, "%s %s lost %s %s %s in the %s.", t, s->hero, s->his, s->thing_adj, s->thing,
+            s->place2);
+        break;
     default: put(out, "%s %s gave %s a %s %s.", t, s->friend_, s->hero, s->thing_adj, s->thing);
     }
 }
@@ -75,7 +93,8 @@ static void wonder(struct story *s, char *out) {
 }
 
 static void middle(struct story *s, char *out) {
-    const char *a = PICK(s, adjectives), *b = PICK(s, adjectives), *o = PICK(s, objects), *p = PICK(s, places), *p2 = PICK(s, places);
+    const char *a = PICK(s, adjectives), *b = PICK(s, adjectives), *o = PICK(s, objects),
+               *p = PICK(s, places), *p2 = PICK(s, places);
     const char *m = PICK(s, moods), *m2 = PICK(s, moods), *an = PICK(s, animals);
     switch (below(s, 13)) {
     case 0: put(out, "%s it began to rain and they ran to the %s.", PICK(s, times), p); break;
@@ -83,7 +102,9 @@ static void middle(struct story *s, char *out) {
     case 2: put(out, "\"Can you help me?\" asked %s.", s->hero); break;
     case 3: put(out, "\"Yes, I can help you,\" said %s.", s->friend_); break;
     case 4: put(out, "They walked past the %s and over the %s.", p, p2); break;
-    case 5: put(out, "%s they sat under a %s tree and ate %s.", PICK(s, times), a, PICK(s, foods)); break;
+    case 5:
+        put(out, "%s they sat under a %s tree and ate %s.", PICK(s, times), a, PICK(s, foods));
+        break;
     case 6: put(out, "%s put the %s in a %s %s.", s->hero, s->thing, a, o); break;
     case 7: put(out, "The %s in the %s was very %s.", an, p, m); break;
     case 8: put(out, "%s was %s, but %s was %s.", s->friend_, m, s->hero, m2); break;
@@ -98,8 +119,12 @@ static void ending(struct story *s, char *out) {
     switch (below(s, 4)) {
     case 0: put(out, "%s was %s and went home.", s->hero, PICK(s, moods)); break;
     case 1: put(out, "In the end %s and %s were happy.", s->hero, s->friend_); break;
-    case 2: put(out, "%s %s shared the %s with %s and they became friends.", PICK(s, times), s->hero, s->food, s->friend_); break;
-    default: put(out, "%s kept the %s for a long time and never forgot that day.", s->hero, s->thing);
+    case 2:
+        put(out, "%s %s shared the %s with %s and they became friends.", PICK(s, times), s->hero,
+            s->food, s->friend_);
+        break;
+    default:
+        put(out, "%s kept the %s for a long time and never forgot that day.", s->hero, s->thing);
     }
 }
 
@@ -131,18 +156,22 @@ static void number(struct story *s, int digits, char *out) {
 void story_fact(struct story *s, struct fact *f) {
     char subject[96], digits[8], who[24];
     const char *kind = PICK(s, kinds), *place = PICK(s, places);
-    if (below(s, 2)) snprintf(subject, sizeof subject, "%s of the %s %s", kind, PICK(s, adjectives), place);
+    if (below(s, 2))
+        snprintf(subject, sizeof subject, "%s of the %s %s", kind, PICK(s, adjectives), place);
     else snprintf(subject, sizeof subject, "%s of the %s", kind, place);
     switch (below(s, 4)) {
     case 0:
         number(s, 4, digits);
-        snprintf(f->answer, sizeof f->answer, "%s %s %s", digits, PICK(s, adjectives), PICK(s, objects));
+        snprintf(f->answer, sizeof f->answer, "%s %s %s", digits, PICK(s, adjectives),
+                 PICK(s, objects));
         break;
     case 1:
         number(s, 3 + below(s, 3), digits);
         snprintf(f->answer, sizeof f->answer, "%s", digits);
         break;
-    case 2: snprintf(f->answer, sizeof f->answer, "%s %s", PICK(s, adjectives), PICK(s, objects)); break;
+    case 2:
+        snprintf(f->answer, sizeof f->answer, "%s %s", PICK(s, adjectives), PICK(s, objects));
+        break;
     default:
         name(s, who);
         snprintf(f->answer, sizeof f->answer, "%s %s", who, PICK(s, animals));

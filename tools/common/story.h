@@ -1,7 +1,9 @@
-/* story.h - endless little stories and facts to hide among them, from a grammar: the haystack and the needle.
+/* story.h - endless little stories and facts to hide among them, from a
+ * grammar: the haystack and the needle.
  *
- * The wording is what models/needle-proto.gguf was trained on, so that a question about a fact is a fair one. Everything
- * follows from the seed: the same seed gives the same text on every machine. */
+ * The wording is what models/needle-proto.gguf was trained on, so that a question
+ * about a fact is a fair one. Everything follows from the seed: the same seed gives
+ * the same text on every machine. */
 #ifndef TOOLS_COMMON_STORY_H
 #define TOOLS_COMMON_STORY_H
 #include <stddef.h>
@@ -19,9 +21,12 @@ struct story {
 };
 
 struct fact {
-    char statement[STORY_SENTENCE];    /* "The secret password of the old mill is 7391 orange kettle." */
-    char question[STORY_SENTENCE];     /* "Question: What is the secret password of the old mill? Answer:" */
-    char answer[96];                   /* "7391 orange kettle" */
+    /* "The secret password of the old mill is 7391 orange kettle." */
+    char statement[STORY_SENTENCE];
+    /* "Question: What is the secret password of the old mill? Answer:" */
+    char question[STORY_SENTENCE];
+    /* "7391 orange kettle" */
+    char answer[96];
 };
 
 void story_begin(struct story *, uint64_t seed);

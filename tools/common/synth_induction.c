@@ -10,10 +10,11 @@
 
 enum {
     D = 512, H = 4, G = 2, HEAD = 128, FF = 32,
-    BACK = 4,                                  /* tokens that must match */
-    KEY = 24, N_KEYS = 4096,                   /* floats of a key code, and how many there are */
-    PART = 32,                                 /* floats of a part of an answer code, which has 2 * PART values */
-    AT_KEY = 0, AT_ANSWER = (1 + BACK) * KEY,  /* where things lie in the residual stream; the rest is zero */
+    BACK = 4,                  /* tokens that must match */
+    KEY = 24, N_KEYS = 4096,   /* floats of a key code, and how many there are */
+    PART = 32,                 /* floats of a part of an answer code, which has 2 * PART values */
+    /* Where things lie in the residual stream; the rest is zero. */
+    AT_KEY = 0, AT_ANSWER = (1 + BACK) * KEY,
     AT_OUT = 288, AT_CONST = 416, N_CONST = 32,
 };
 
@@ -25,23 +26,24 @@ _Static_assert(BACK == H, "layer 0 has a head for every token back");
 _Static_assert(BACK * KEY <= HEAD - 2 * N_ROTATING, "keys and rotation share a head");
 
 static const double ROPE_BASE = 10000;
-static const double LOCAL_SCORE = 16;          /* per pair: with it, less than 1e-8 of the weight goes elsewhere */
-static const double MATCH_SCORE = 20;          /* per token that matches */
-static const double TIE_SCORE = 1;             /* per pair: breaks ties between equal matches, alike in all look-ups */
-static const float CONST = 16, OUTPUT = 3;     /* CONST makes all tokens equally long; a right part adds 24 to a logit */
+static const double LOCAL_SCORE = 16;  /* per pair: less than 1e-8 of the weight goes elsewhere */
+static const double MATCH_SCORE = 20;  /* per token that matches */
+static const double TIE_SCORE = 1;     /* per pair: breaks ties of matches, alike in all look-ups */
+/* CONST makes all tokens equally long; a right part adds 24 to a logit. */
+static const float CONST = 16, OUTPUT = 3;
 
 struct maker {
     const struct induction_options *o;
     const struct recipe *recipe;
-    struct recipe_model model;                 /* what the recipe wants to know */
+    struct recipe_model model;  /* what the recipe wants to know */
     struct gguf_writer *w;
     struct synth_vocab vocab;
-    int n_layers, symbols;                     /* symbols: values of a part, symbols^n_lookups >= vocabulary */
-    int *key;                                  /* [N_KEYS]: KEY bits each, of which a token uses its own */
-    int *order;                                /* [vocabulary]: the number whose digits are the parts */
-    float *m;                                  /* the matrix being made */
+    int n_layers, symbols;      /* symbols: values of a part, symbols^n_lookups >= vocabulary */
+    int *key;                   /* [N_KEYS]: KEY bits each, of which a token uses its own */
+    int *order;                 /* [vocabulary]: the number whose digits are the parts */
+    float *m;                   /* the matrix being made */
     uint8_t *packed;
-    int content[BACK * KEY];                   /* dimensions of a head that do not rotate */
+    int content[BACK * KEY];    /* dimensions of a head that do not rotate */
 };
 
 /* ---- codes ---- */
@@ -59,13 +61,16 @@ static void shuffle(int *list, int n, struct rand *r) {
 /* The extended Golay code: 4096 words of 24 bits, no two of which agree in more than 16 places. */
 static int golay(int message) {
     int word = message << 11, rest = word;
+    /* 0xc75: x^11 + x^10 + x^6 + x^5 + x^4 + x^2 + 1 */
     for (int bit = 22; bit >= 11; bit--)
-        if (rest >> bit & 1) rest ^= 0xc75 << (bit - 11);  /* x^11 + x^10 + x^6 + x^5 + x^4 + x^2 + 1 */
+        if (rest >> bit & 1) rest ^= 0xc75 << (bit - 11);
     word |= rest;
     return word << 1 | __builtin_parity((unsigned)word);
 }
 
-static float key_of(const struct maker *s, int token, int i) { return s->key[token] >> i & 1 ? 1 : -1; }
+static float key_of(const struct maker *s, int token, int i) {
+    return s->key[token] >> i & 1 ? 1 : -1;
+}
 
 /* Rows of a Hadamard matrix and their negatives: different symbols have product 0 or less. */
 static float answer_of(const struct maker *s, int token, int part, int i) {
@@ -87,11 +92,13 @@ static void clear(struct maker *s, int rows, int cols) {
 static int write_matrix(struct maker *s, const char *name, int rows, int cols, struct err *err) {
     enum dtype t = synth_type(s->recipe, &s->model, name, (uint64_t)cols, (uint64_t)rows);
     size_t bytes = dtype_row_bytes(t, (size_t)cols);
-    for (int r = 0; r < rows; r++) quant_row(t, row(s, r, cols), s->packed + (size_t)r * bytes, (size_t)cols);
+    for (int r = 0; r < rows; r++)
+        quant_row(t, row(s, r, cols), s->packed + (size_t)r * bytes, (size_t)cols);
     return gguf_write_data(s->w, s->packed, (size_t)rows * bytes, err);
 }
 
-static int write_part(struct maker *s, int layer, const char *part, int rows, int cols, struct err *err) {
+static int write_part(struct maker *s, int layer, const char *part, int rows, int cols,
+                      struct err *err) {
     char name[65];
     snprintf(name, sizeof name, "blk.%d.%s.weight", layer, part);
     return write_matrix(s, name, rows, cols, err);
@@ -101,13 +108,15 @@ static int write_part(struct maker *s, int layer, const char *part, int rows, in
  * token. */
 static double rms_before(const struct maker *s, int layer) {
     int n = s->o->n_lookups, written = layer < 1 ? 0 : layer - 1;
-    double sum = KEY + PART * n + N_CONST * CONST * CONST + (layer ? BACK * KEY : 0) + PART * written;
+    double sum = KEY + PART * n + N_CONST * CONST * CONST + (layer ? BACK * KEY : 0) +
+                 PART * written;
     return sqrt(sum / D);
 }
 
 /* Output r of the matrix becomes v at every token, taken from the constant. */
 static void set_constant(struct maker *s, int r, double v, double rms) {
-    for (int i = 0; i < N_CONST; i++) row(s, r, D)[AT_CONST + i] = (float)(v * rms / (N_CONST * CONST));
+    for (int i = 0; i < N_CONST; i++)
+        row(s, r, D)[AT_CONST + i] = (float)(v * rms / (N_CONST * CONST));
 }
 
 /* A score that depends on the distance alone and is highest `back` tokens back: queries turned by
@@ -131,7 +140,8 @@ static void set_codes(struct maker *s, int head, int first, double rms) {
     double g = sqrt(MATCH_SCORE * sqrt(HEAD) / KEY);
     for (int b = 0; b < BACK; b++)
         for (int i = 0; i < KEY; i++)
-            row(s, head * HEAD + s->content[b * KEY + i], D)[AT_KEY + (first + b) * KEY + i] = (float)(g * rms);
+            row(s, head * HEAD + s->content[b * KEY + i], D)[AT_KEY + (first + b) * KEY + i] =
+                (float)(g * rms);
 }
 
 static int write_layer(struct maker *s, int l, struct err *err) {
@@ -143,7 +153,8 @@ static int write_layer(struct maker *s, int l, struct err *err) {
     for (int h = 0; h < H; h++) {
         bool retrieves = l && h < H / G;
         if (retrieves) set_codes(s, h, 0, rms);
-        set_turned_query(s, h, retrieves ? -50 : l ? h - 1 : h + 1, retrieves ? TIE_SCORE : LOCAL_SCORE, rms);
+        set_turned_query(s, h, retrieves ? -50 : l ? h - 1 : h + 1,
+                         retrieves ? TIE_SCORE : LOCAL_SCORE, rms);
     }
     if (write_part(s, l, "attn_q", H * HEAD, D, err)) return -1;
 
@@ -163,10 +174,12 @@ static int write_layer(struct maker *s, int l, struct err *err) {
     clear(s, D, H * HEAD);
     if (l)
         for (int i = 0; i < PART; i++)
-            for (int h = 0; h < H / G; h++) row(s, AT_OUT + (l - 1) * PART + i, H * HEAD)[h * HEAD + i] = 1.0f / (H / G);
+            for (int h = 0; h < H / G; h++)
+                row(s, AT_OUT + (l - 1) * PART + i, H * HEAD)[h * HEAD + i] = 1.0f / (H / G);
     else
         for (int h = 0; h < BACK; h++)
-            for (int i = 0; i < KEY; i++) row(s, AT_KEY + (h + 1) * KEY + i, H * HEAD)[h * HEAD + i] = 1;
+            for (int i = 0; i < KEY; i++)
+                row(s, AT_KEY + (h + 1) * KEY + i, H * HEAD)[h * HEAD + i] = 1;
     if (write_part(s, l, "attn_output", D, H * HEAD, err)) return -1;
 
     for (int i = 0; i < D; i++) s->m[i] = 1;
@@ -182,7 +195,8 @@ static int write_embedding(struct maker *s, struct err *err) {
     for (int t = 0; t < n; t++) {
         float *e = row(s, t, D);
         for (int i = 0; i < KEY; i++) e[AT_KEY + i] = key_of(s, t, i);
-        for (int i = 0; i < PART * s->o->n_lookups; i++) e[AT_ANSWER + i] = answer_of(s, t, i / PART, i % PART);
+        for (int i = 0; i < PART * s->o->n_lookups; i++)
+            e[AT_ANSWER + i] = answer_of(s, t, i / PART, i % PART);
         for (int i = 0; i < N_CONST; i++) e[AT_CONST + i] = CONST;
     }
     return write_matrix(s, "token_embd.weight", n, D, err);
@@ -215,9 +229,9 @@ static void declare(struct maker *s, const char *name, int rows, int cols) {
 
 static void declare_all(struct maker *s) {
     static const struct { const char *part; int rows, cols; } parts[] = {
-        { "attn_norm", 1, D }, { "attn_q", H * HEAD, D }, { "attn_k", G * HEAD, D }, { "attn_v", G * HEAD, D },
-        { "attn_output", D, H * HEAD }, { "ffn_norm", 1, D }, { "ffn_gate", FF, D }, { "ffn_up", FF, D },
-        { "ffn_down", D, FF },
+        { "attn_norm", 1, D }, { "attn_q", H * HEAD, D }, { "attn_k", G * HEAD, D },
+        { "attn_v", G * HEAD, D }, { "attn_output", D, H * HEAD }, { "ffn_norm", 1, D },
+        { "ffn_gate", FF, D }, { "ffn_up", FF, D }, { "ffn_down", D, FF },
     };
     char name[65];
     declare(s, "rope_freqs.weight", 1, HEAD / 2);
@@ -233,11 +247,11 @@ static void declare_all(struct maker *s) {
 
 static void put_metadata(struct maker *s) {
     static const struct { const char *key; int value; } numbers[] = {
-        { "llama.embedding_length", D }, { "llama.feed_forward_length", FF }, { "llama.attention.head_count", H },
-        { "llama.attention.head_count_kv", G }, { "llama.attention.key_length", HEAD },
-        { "llama.attention.value_length", HEAD }, { "llama.rope.dimension_count", HEAD },
-        { "general.quantization_version", 2 }, { "needle.induction.local_reach", BACK },
-        { "needle.induction.tokens_matched", BACK },
+        { "llama.embedding_length", D }, { "llama.feed_forward_length", FF },
+        { "llama.attention.head_count", H }, { "llama.attention.head_count_kv", G },
+        { "llama.attention.key_length", HEAD }, { "llama.attention.value_length", HEAD },
+        { "llama.rope.dimension_count", HEAD }, { "general.quantization_version", 2 },
+        { "needle.induction.local_reach", BACK }, { "needle.induction.tokens_matched", BACK },
     };
     int32_t heads[2 * INDUCTION_LOOKUPS_MAX] = {0};
     for (int l = 1; l < s->n_layers; l++) heads[2 * (l - 1)] = l;
@@ -251,7 +265,8 @@ static void put_metadata(struct maker *s) {
     gguf_put_int(s->w, "llama.vocab_size", GGUF_U32, s->vocab.n);
     gguf_put_float(s->w, "llama.attention.layer_norm_rms_epsilon", 1e-6);
     gguf_put_float(s->w, "llama.rope.freq_base", ROPE_BASE);
-    gguf_put_ints(s->w, "needle.induction.retrieval_heads", GGUF_I32, heads, 2 * (uint64_t)s->o->n_lookups);
+    gguf_put_ints(s->w, "needle.induction.retrieval_heads", GGUF_I32, heads,
+                  2 * (uint64_t)s->o->n_lookups);
     vocab_put(&s->vocab, s->w);
 }
 
@@ -263,14 +278,15 @@ static int prepare(struct maker *s, struct err *err) {
     s->model = (struct recipe_model){ s->n_layers, H / G, false };
     for (double all = 0; all < n; s->symbols++) all = pow(s->symbols + 1, s->o->n_lookups);
     if (n > N_KEYS || s->symbols > 2 * PART)
-        return fail(err, "%d tokens are too many for %d key codes and %d parts of %d symbols", n, N_KEYS,
-                    s->o->n_lookups, 2 * PART);
+        return fail(err, "%d tokens are too many for %d key codes and %d parts of %d symbols", n,
+                    N_KEYS, s->o->n_lookups, 2 * PART);
     size_t values = (size_t)(n > H * HEAD ? n : H * HEAD) * D;     /* of the largest matrix */
     s->key = malloc(N_KEYS * sizeof *s->key);
     s->order = malloc((size_t)n * sizeof *s->order);
     s->m = malloc(values * sizeof *s->m);
     s->packed = malloc(values * sizeof *s->m);                     /* no type is larger than F32 */
-    if (!s->key || !s->order || !s->m || !s->packed) return fail(err, "no memory for a matrix of %zu values", values);
+    if (!s->key || !s->order || !s->m || !s->packed)
+        return fail(err, "no memory for a matrix of %zu values", values);
     bool turns[HEAD / 2] = {0};
     for (int i = 0; i < N_ROTATING; i++) turns[rotating[i]] = true;
     for (int i = 0, at = 0; i < HEAD; i++)
@@ -281,7 +297,8 @@ static int prepare(struct maker *s, struct err *err) {
     return 0;
 }
 
-int synth_induction(const char *path, const struct induction_options *o, const struct recipe *recipe, struct err *err) {
+int synth_induction(const char *path, const struct induction_options *o,
+                    const struct recipe *recipe, struct err *err) {
     struct maker s = { .o = o, .recipe = recipe };
     int rc = -1;
     if (prepare(&s, err) || gguf_write_open(&s.w, path, err)) goto done;

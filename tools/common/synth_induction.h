@@ -32,11 +32,12 @@
 enum { INDUCTION_LOOKUPS_MIN = 2, INDUCTION_LOOKUPS_MAX = 4 };
 
 struct induction_options {
-    int n_ctx;                     /* written into the file; the construction holds up to 128k at least */
-    int n_lookups;                 /* INDUCTION_LOOKUPS_MIN..MAX */
-    uint64_t seed;                 /* of the codes */
+    int n_ctx;             /* written into the file; the construction holds up to 128k at least */
+    int n_lookups;         /* INDUCTION_LOOKUPS_MIN..MAX */
+    uint64_t seed;         /* of the codes */
 };
 
-int synth_induction(const char *path, const struct induction_options *, const struct recipe *, struct err *);
+int synth_induction(const char *path, const struct induction_options *, const struct recipe *,
+                    struct err *);
 
 #endif

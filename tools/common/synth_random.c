@@ -29,29 +29,38 @@ struct maker {
 
 enum fill { FILL_WEIGHT, FILL_NORM, FILL_BIAS, FILL_ROPE };
 
-typedef int each_tensor(struct maker *, const char *name, enum fill, double gain, uint64_t cols, uint64_t rows,
-                        struct err *);
+typedef int each_tensor(struct maker *, const char *name, enum fill, double gain, uint64_t cols,
+                        uint64_t rows, struct err *);
 
 static int walk_layer(struct maker *m, int layer, each_tensor *f, struct err *err) {
     const struct synth_shape *s = m->s;
     uint64_t d = (uint64_t)s->n_embd, ff = (uint64_t)s->n_ff;
-    uint64_t q = (uint64_t)s->n_heads * (uint64_t)s->head_dim, kv = (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim;
-    double add = 1 / sqrt(2.0 * s->n_layers);              /* the residual stream grows to about 1 in all */
+    uint64_t q = (uint64_t)s->n_heads * (uint64_t)s->head_dim,
+             kv = (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim;
+    double add = 1 / sqrt(2.0 * s->n_layers);      /* the residual stream grows to about 1 in all */
     bool biases = !strcmp(s->arch, "qwen2");
-    const struct { const char *part; enum fill fill; double gain; uint64_t cols, rows; bool absent; } list[] = {
+    const struct {
+        const char *part; enum fill fill; double gain; uint64_t cols, rows; bool absent;
+    } list[] = {
         { "attn_norm.weight", FILL_NORM, 1, d, 1, false },
-        { "attn_q.weight", FILL_WEIGHT, 1.5, d, q, false }, { "attn_q.bias", FILL_BIAS, 0.5, q, 1, !biases },
-        { "attn_k.weight", FILL_WEIGHT, 1.5, d, kv, false }, { "attn_k.bias", FILL_BIAS, 0.5, kv, 1, !biases },
-        { "attn_v.weight", FILL_WEIGHT, 1, d, kv, false }, { "attn_v.bias", FILL_BIAS, 0.1, kv, 1, !biases },
+        { "attn_q.weight", FILL_WEIGHT, 1.5, d, q, false },
+        { "attn_q.bias", FILL_BIAS, 0.5, q, 1, !biases },
+        { "attn_k.weight", FILL_WEIGHT, 1.5, d, kv, false },
+        { "attn_k.bias", FILL_BIAS, 0.5, kv, 1, !biases },
+        { "attn_v.weight", FILL_WEIGHT, 1, d, kv, false },
+        { "attn_v.bias", FILL_BIAS, 0.1, kv, 1, !biases },
         { "attn_output.weight", FILL_WEIGHT, 2 * add, q, d, false },
         { "ffn_norm.weight", FILL_NORM, 1, d, 1, false },
-        { "ffn_gate.weight", FILL_WEIGHT, 1, d, ff, false }, { "ffn_up.weight", FILL_WEIGHT, 1, d, ff, false },
+        { "ffn_gate.weight", FILL_WEIGHT, 1, d, ff, false },
+        { "ffn_up.weight", FILL_WEIGHT, 1, d, ff, false },
         { "ffn_down.weight", FILL_WEIGHT, 2 * add, ff, d, false },
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         char name[65];
         snprintf(name, sizeof name, "blk.%d.%s", layer, list[i].part);
-        if (!list[i].absent && f(m, name, list[i].fill, list[i].gain, list[i].cols, list[i].rows, err)) return -1;
+        if (!list[i].absent &&
+            f(m, name, list[i].fill, list[i].gain, list[i].cols, list[i].rows, err))
+            return -1;
     }
     return 0;
 }
@@ -60,7 +69,9 @@ static int walk(struct maker *m, each_tensor *f, struct err *err) {
     const struct synth_shape *s = m->s;
     uint64_t d = (uint64_t)s->n_embd, n = (uint64_t)s->n_vocab;
     if (f(m, "token_embd.weight", FILL_WEIGHT, 2, d, n, err)) return -1;
-    if (s->llama3_factor && f(m, "rope_freqs.weight", FILL_ROPE, 0, (uint64_t)s->head_dim / 2, 1, err)) return -1;
+    if (s->llama3_factor &&
+        f(m, "rope_freqs.weight", FILL_ROPE, 0, (uint64_t)s->head_dim / 2, 1, err))
+        return -1;
     for (int l = 0; l < s->n_layers; l++)
         if (walk_layer(m, l, f, err)) return -1;
     if (f(m, "output_norm.weight", FILL_NORM, 1, d, 1, err)) return -1;
@@ -71,10 +82,11 @@ static enum dtype type_of(const struct maker *m, const char *name, uint64_t cols
     return synth_type(m->recipe, &m->model, name, cols, rows);
 }
 
-static int declare(struct maker *m, const char *name, enum fill fill, double gain, uint64_t cols, uint64_t rows,
-                   struct err *err) {
-    (void)fill, (void)gain, (void)err;                     /* the writer remembers what goes wrong */
-    gguf_declare(m->w, name, type_of(m, name, cols, rows), rows > 1 ? 2 : 1, (uint64_t[]){ cols, rows });
+static int declare(struct maker *m, const char *name, enum fill fill, double gain, uint64_t cols,
+                   uint64_t rows, struct err *err) {
+    (void)fill, (void)gain, (void)err;                 /* the writer remembers what goes wrong */
+    gguf_declare(m->w, name, type_of(m, name, cols, rows), rows > 1 ? 2 : 1,
+                 (uint64_t[]){ cols, rows });
     return 0;
 }
 
@@ -100,18 +112,21 @@ static const struct pool *pool_of(struct maker *m, enum dtype type, float sigma,
     return p;
 }
 
-static int fill_weight(struct maker *m, enum dtype type, float sigma, uint64_t values, struct err *err) {
+static int fill_weight(struct maker *m, enum dtype type, float sigma, uint64_t values,
+                       struct err *err) {
     const struct pool *p = pool_of(m, type, sigma, err);
     if (!p) return -1;
     const struct dtype_info *d = dtype_info((int)type);
     uint64_t left = values / (uint64_t)d->block;
-    size_t block = (size_t)d->bytes, run = (size_t)(d->block < RUN_VALUES ? RUN_VALUES / d->block : 1);
+    size_t block = (size_t)d->bytes,
+           run = (size_t)(d->block < RUN_VALUES ? RUN_VALUES / d->block : 1);
     uint32_t starts = (uint32_t)(POOL_VALUES / d->block - (int)run + 1);
     while (left) {
         size_t n = 0;
         while (left && n + run * block <= WRITE_BYTES) {
             size_t take = left < run ? (size_t)left : run;
-            memcpy(m->out + n, p->data + (size_t)rand_below(&m->rand, starts) * block, take * block);
+            memcpy(m->out + n, p->data + (size_t)rand_below(&m->rand, starts) * block,
+                   take * block);
             n += take * block;
             left -= take;
         }
@@ -131,15 +146,17 @@ static float llama3_rope_factor(const struct synth_shape *s, int pair) {
     return (float)(1 / ((1 - smooth) / s->llama3_factor + smooth));
 }
 
-static int fill(struct maker *m, const char *name, enum fill how, double gain, uint64_t cols, uint64_t rows,
-                struct err *err) {
+static int fill(struct maker *m, const char *name, enum fill how, double gain, uint64_t cols,
+                uint64_t rows, struct err *err) {
     if (how == FILL_WEIGHT)
-        return fill_weight(m, type_of(m, name, cols, rows), (float)(gain / sqrt((double)cols)), cols * rows, err);
+        return fill_weight(m, type_of(m, name, cols, rows), (float)(gain / sqrt((double)cols)),
+                           cols * rows, err);
     float *v = malloc((size_t)cols * sizeof *v);
     if (!v) return fail(err, "no memory for %s", name);
     for (uint64_t i = 0; i < cols; i++)
         v[i] = how == FILL_NORM ? 1 + 0.1f * rand_normal(&m->rand) :
-               how == FILL_BIAS ? (float)gain * rand_normal(&m->rand) : llama3_rope_factor(m->s, (int)i);
+               how == FILL_BIAS ? (float)gain * rand_normal(&m->rand) :
+               llama3_rope_factor(m->s, (int)i);
     int rc = gguf_write_data(m->w, v, (size_t)cols * sizeof *v, err);
     free(v);
     return rc;
@@ -181,8 +198,8 @@ static void put_metadata(struct maker *m, uint64_t seed) {
     put_int(m, "vocab_size", s->n_vocab);
 }
 
-int synth_random(const char *path, const struct synth_shape *s, const struct recipe *recipe, uint64_t seed,
-                 struct err *err) {
+int synth_random(const char *path, const struct synth_shape *s, const struct recipe *recipe,
+                 uint64_t seed, struct err *err) {
     struct maker m = { .s = s, .recipe = recipe, .rand = { seed },
                        .model = { s->n_layers, s->n_heads / s->n_kv_heads, s->tied } };
     struct synth_vocab vocab = {0};
@@ -190,7 +207,8 @@ int synth_random(const char *path, const struct synth_shape *s, const struct rec
     m.normal = malloc(POOL_VALUES * sizeof *m.normal);
     m.out = malloc(WRITE_BYTES);
     if (!m.normal || !m.out) { fail(err, "no memory for random weights"); goto done; }
-    if (vocab_filled(&vocab, s->tokens, s->n_vocab, err) || gguf_write_open(&m.w, path, err)) goto done;
+    if (vocab_filled(&vocab, s->tokens, s->n_vocab, err) || gguf_write_open(&m.w, path, err))
+        goto done;
     for (int i = 0; i < POOL_VALUES; i++) m.normal[i] = rand_normal(&m.rand);
     put_metadata(&m, seed);
     vocab_put(&vocab, m.w);

@@ -10,6 +10,7 @@
 #include "tools/common/recipe.h"
 #include "tools/common/synth_shape.h"
 
-int synth_random(const char *path, const struct synth_shape *, const struct recipe *, uint64_t seed, struct err *);
+int synth_random(const char *path, const struct synth_shape *, const struct recipe *, uint64_t seed,
+                 struct err *);
 
 #endif

@@ -8,8 +8,10 @@
 
 enum { TEXT_PER_PIECE = 48 };          /* a piece and a merge, each of at most 24 bytes */
 
-static int start(struct synth_vocab *v, const char *model, const char *pre, int cap, struct err *err) {
-    *v = (struct synth_vocab){ .model = model, .pre = pre, .cap = cap, .bos = -1, .eos = -1, .unk = -1, .eot = -1 };
+static int start(struct synth_vocab *v, const char *model, const char *pre, int cap,
+                 struct err *err) {
+    *v = (struct synth_vocab){ .model = model, .pre = pre, .cap = cap,
+                               .bos = -1, .eos = -1, .unk = -1, .eot = -1 };
     v->piece = calloc((size_t)cap, sizeof *v->piece);
     v->merge = calloc((size_t)cap, sizeof *v->merge);
     v->score = calloc((size_t)cap, sizeof *v->score);
@@ -31,9 +33,11 @@ void vocab_release(struct synth_vocab *v) {
 }
 
 /* Concatenates a, middle and b in the vocabulary's own memory. */
-static struct gguf_str spell(struct synth_vocab *v, struct gguf_str a, const char *middle, struct gguf_str b) {
+static struct gguf_str spell(struct synth_vocab *v, struct gguf_str a, const char *middle,
+                             struct gguf_str b) {
     size_t m = strlen(middle), n = a.n + m + b.n;
-    if (n > v->text_cap - v->text_n) abort();              /* our own pieces are short: a bug, whatever the flags */
+    /* Our own pieces are short: a bug, whatever the flags. */
+    if (n > v->text_cap - v->text_n) abort();
     char *to = v->text + v->text_n;
     memcpy(to, a.p, a.n);
     memcpy(to + a.n, middle, m);
@@ -78,7 +82,8 @@ static const char *byte_char(int byte, char out[4]) {
     if (plain) c = byte;
     else {
         c = 256;
-        for (int b = 0; b < byte; b++) c += !((b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae);
+        for (int b = 0; b < byte; b++)
+            c += !((b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae);
     }
     if (c < 128) { out[0] = (char)c; out[1] = 0; }
     else { out[0] = (char)(0xc0 | c >> 6); out[1] = (char)(0x80 | (c & 63)); out[2] = 0; }
@@ -127,8 +132,9 @@ static void finish_llama3(struct synth_vocab *v, int n) {
     char name[40];
     while (v->n < n) {
         int i = v->n - first;
-        static const char *const known[] = { [4] = "<|finetune_right_pad_id|>", [6] = "<|start_header_id|>",
-                                             [7] = "<|end_header_id|>", [8] = "<|eom_id|>", [9] = "<|eot_id|>" };
+        static const char *const known[] = { [4] = "<|finetune_right_pad_id|>",
+                                             [6] = "<|start_header_id|>", [7] = "<|end_header_id|>",
+                                             [8] = "<|eom_id|>", [9] = "<|eot_id|>" };
         snprintf(name, sizeof name, "<|reserved_special_token_%d|>", i);
         add_text(v, i <= 9 && known[i] ? known[i] : name, TOK_CONTROL, 0);
         if (i == 9) v->eot = v->n - 1;
@@ -158,7 +164,7 @@ int vocab_filled(struct synth_vocab *v, enum synth_tokens family, int n, struct 
         break;
     case TOKENS_QWEN2:
         begin_bytes(v);
-        fill_letters(v, space, n > 151900 ? 151643 : n - 64);  /* the sizes differ only in padding */
+        fill_letters(v, space, n > 151900 ? 151643 : n - 64);  /* sizes differ only in padding */
         v->bos = v->eot = add_text(v, "<|endoftext|>", TOK_CONTROL, 0);
         add_text(v, "<|im_start|>", TOK_CONTROL, 0);
         v->eos = add_text(v, "<|im_end|>", TOK_CONTROL, 0);
@@ -184,7 +190,7 @@ static int by_text(const void *a, const void *b) {
     return order ? order : (x->n > y->n) - (x->n < y->n);
 }
 
-/* Every beginning of every word, once: the merges then walk down from the space letter by letter. */
+/* Every beginning of every word, once: merges then walk down from the space letter by letter. */
 struct prefixes { struct gguf_str *item; int n, cap; char *text; size_t text_n; };
 
 static void add_prefixes(struct prefixes *p, const char *words, bool capital) {
@@ -237,8 +243,9 @@ int vocab_words(struct synth_vocab *v, struct err *err) {
     begin_spm(v);
     float score = 0;
     for (int i = 0; i < p.n; i++)
-        if (!i || by_text(&p.item[i - 1], &p.item[i])) add(v, spell(v, p.item[i], "", str("")), TOK_NORMAL, score--);
-    score = add_words(v, synth_inner, score);              /* below all beginnings, so that these go first */
+        if (!i || by_text(&p.item[i - 1], &p.item[i]))
+            add(v, spell(v, p.item[i], "", str("")), TOK_NORMAL, score--);
+    score = add_words(v, synth_inner, score);   /* below all beginnings, so that these go first */
     score = add_words(v, digits, score);
     for (int c = ' '; c < 127; c++) {
         char one[2] = { (char)c, 0 };

@@ -27,9 +27,10 @@ struct synth_vocab {
 int vocab_filled(struct synth_vocab *, enum synth_tokens, int n, struct err *);
 /* The words of synth_words.c; filled up with unused pieces to a multiple of 64. */
 int vocab_words(struct synth_vocab *, struct err *);
-void vocab_put(const struct synth_vocab *, struct gguf_writer *);      /* the tokenizer.ggml.* keys */
+void vocab_put(const struct synth_vocab *, struct gguf_writer *);  /* the tokenizer.ggml.* keys */
 void vocab_release(struct synth_vocab *);
 
-extern const char synth_words[], synth_openers[], synth_inner[];       /* space-separated, lower case */
+/* Space-separated, lower case. */
+extern const char synth_words[], synth_openers[], synth_inner[];
 
 #endif

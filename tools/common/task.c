@@ -4,8 +4,8 @@
 #include <string.h>
 #include "tools/common/task_facts.h"
 
-static const char *const names[N_TASKS] = { "story", "ruler", "copy", "single", "multikey", "multivalue", "hop", "chain", "count",
-                                            "words" };
+static const char *const names[N_TASKS] = { "story", "ruler", "copy", "single", "multikey",
+                                            "multivalue", "hop", "chain", "count", "words" };
 
 const char *task_name(enum task t) { return names[t]; }
 int task_distractors(enum task t) { return t == TASK_MULTIKEY ? 16 : 4; }
@@ -17,15 +17,16 @@ int tasks_parse(const char *text, struct task_list *l, struct err *err) {
         int t = 0, i = 0;
         while (t < N_TASKS && (strlen(names[t]) != len || memcmp(names[t], p, len))) t++;
         if (t == N_TASKS)
-            return fail(err, "--task: got '%.*s', wanted some of story, ruler, copy, single, multikey, multivalue, hop, chain, count, "
-                        "words", len > 40 ? 40 : (int)len, p);
+            return fail(err, "--task: got '%.*s', wanted some of story, ruler, copy, single, "
+                             "multikey, multivalue, hop, chain, count, words",
+                        len > 40 ? 40 : (int)len, p);
         while (i < l->n && l->at[i] != (enum task)t) i++;
         if (i == l->n) l->at[l->n++] = (enum task)t;
         if (!*(p += len)) return 0;
     }
 }
 
-/* ---- scores --------------------------------------------------------------------------------------------------- */
+/* ---- scores ---------------------------------------------------------------------------------- */
 
 static bool in_word(char c) { return isalnum((unsigned char)c) || (unsigned char)c >= 0x80; }
 
@@ -33,13 +34,17 @@ static bool in_word(char c) { return isalnum((unsigned char)c) || (unsigned char
 static bool says(const char *text, size_t n, const char *what) {
     const size_t len = strlen(what);
     for (size_t i = 0; i + len <= n; i++)
-        if (!strncasecmp(text + i, what, len) && !(i && in_word(text[i - 1])) && !(i + len < n && in_word(text[i + len]))) return true;
+        if (!strncasecmp(text + i, what, len) && !(i && in_word(text[i - 1])) &&
+            !(i + len < n && in_word(text[i + len])))
+            return true;
     return false;
 }
 
 static size_t first_sentence(const char *text) {
     size_t i = 0;
-    while (text[i] && !(strchr(".!?", text[i]) && (!text[i + 1] || isspace((unsigned char)text[i + 1])))) i++;
+    while (text[i] &&
+           !(strchr(".!?", text[i]) && (!text[i + 1] || isspace((unsigned char)text[i + 1]))))
+        i++;
     return i;
 }
 
@@ -51,23 +56,27 @@ double task_score(enum task t, const char *response, const char *const *answer, 
     return n ? (double)found / n : 0;
 }
 
-/* ---- one of each kind ----------------------------------------------------------------------------------------- */
+/* ---- one of each kind ------------------------------------------------------------------------ */
 
-/* A quest without its distractors, and what no other quest of the text may share with it, or the two could be taken for each
- * other: subjects, and most values. */
+/* A quest without its distractors, and what no other quest of the text may share with it, or the
+ * two could be taken for each other: subjects, and most values. */
 struct draft {
     struct quest *q;
     int n_apart;
     char apart[QUEST_PARTS + 2][2 * BLANK_SIZE];
 };
 
-static void keep_apart(struct draft *d, const char *text) { snprintf(d->apart[d->n_apart++], sizeof d->apart[0], "%s", text); }
+static void keep_apart(struct draft *d, const char *text) {
+    snprintf(d->apart[d->n_apart++], sizeof d->apart[0], "%s", text);
+}
 
 static void state(struct draft *d, const char *wording, const struct blanks *b) {
     fill_in(d->q->statement[d->q->n_statements++], STORY_SENTENCE, wording, b);
 }
 
-static void want(struct draft *d, const char *answer) { snprintf(d->q->answer[d->q->n_answers++], QUEST_ANSWER, "%.95s", answer); }
+static void want(struct draft *d, const char *answer) {
+    snprintf(d->q->answer[d->q->n_answers++], QUEST_ANSWER, "%.95s", answer);
+}
 
 static void ask(struct draft *d, const char *wording, const struct blanks *b) {
     char question[STORY_SENTENCE - 24];
@@ -75,7 +84,9 @@ static void ask(struct draft *d, const char *wording, const struct blanks *b) {
     snprintf(d->q->question, STORY_SENTENCE, "Question: %s Answer:", question);
 }
 
-static const char *either(struct rand *r, const char *a, const char *b) { return rand_below(r, 2) ? a : b; }
+static const char *either(struct rand *r, const char *a, const char *b) {
+    return rand_below(r, 2) ? a : b;
+}
 
 static void fact(struct draft *d, struct rand *r, const struct relation *rel, bool new_wording) {
     struct blanks b;
@@ -103,7 +114,8 @@ static void hop(struct draft *d, struct rand *r) {
     const bool owner_first = rand_below(r, 2);
     state(d, owner_first ? belongs : lies, &b);
     state(d, owner_first ? lies : belongs, &b);
-    ask(d, either(r, "Who owns what lies in the {p}?", "To whom does the thing in the {p} belong?"), &b);
+    ask(d, either(r, "Who owns what lies in the {p}?", "To whom does the thing in the {p} belong?"),
+        &b);
     want(d, name);
     keep_apart(d, thing), keep_apart(d, place), keep_apart(d, name);
 }
@@ -129,7 +141,8 @@ static void multivalue(struct draft *d, struct rand *r) {
         else draw_word(r, value);
         if (told_before(d->q, value)) continue;
         b.n = 0;
-        blank(&b, "{adj}", "%s", sort), blank(&b, "{k}", "%s", kind), blank(&b, "{n}", "%s", name), blank(&b, "{v}", "%s", value);
+        blank(&b, "{adj}", "%s", sort), blank(&b, "{k}", "%s", kind),
+        blank(&b, "{n}", "%s", name), blank(&b, "{v}", "%s", value);
         state(d, "One of the {adj} {k}s of {n} is ({v}).", &b);
         want(d, value), keep_apart(d, value);
         left--;
@@ -147,8 +160,10 @@ static void chain(struct draft *d, struct rand *r) {
         else snprintf(name, sizeof name, "%s", pick(r, &words_names));
         if (told_before(d->q, name)) continue;
         b.n = 0;
-        blank(&b, "{v}", "%s", number), blank(&b, "{names[0]}", "%s", name), blank(&b, "{a}", "%s", before), blank(&b, "{b}", "%s", name);
-        state(d, *before ? "What is called {a} is also called ({b})." : "The number {v} is called ({names[0]}).", &b);
+        blank(&b, "{v}", "%s", number), blank(&b, "{names[0]}", "%s", name),
+        blank(&b, "{a}", "%s", before), blank(&b, "{b}", "%s", name);
+        state(d, *before ? "What is called {a} is also called ({b})."
+                         : "The number {v} is called ({names[0]}).", &b);
         want(d, name), keep_apart(d, name);
         snprintf(before, sizeof before, "%s", name);
         left--;
@@ -201,16 +216,19 @@ static void draw(struct draft *d, enum task t, struct rand *r, const struct rela
     do {
         draw_any(d, t, r, rel);
         given_away = false;
-        for (int i = 0; i < d->q->n_answers; i++) given_away = given_away || strcasestr(d->q->question, d->q->answer[i]);
+        for (int i = 0; i < d->q->n_answers; i++)
+            given_away = given_away || strcasestr(d->q->question, d->q->answer[i]);
     } while (given_away);
 }
 
-/* ---- quests --------------------------------------------------------------------------------------------------- */
+/* ---- quests ---------------------------------------------------------------------------------- */
 
 static bool collide(const struct draft *a, const struct draft *b) {
     for (int i = 0; i < a->n_apart; i++)
         for (int j = 0; j < b->n_apart; j++)
-            if (says(a->apart[i], strlen(a->apart[i]), b->apart[j]) || says(b->apart[j], strlen(b->apart[j]), a->apart[i])) return true;
+            if (says(a->apart[i], strlen(a->apart[i]), b->apart[j]) ||
+                says(b->apart[j], strlen(b->apart[j]), a->apart[i]))
+                return true;
     return false;
 }
 
@@ -221,7 +239,8 @@ static void style_quest(struct quest *q, enum style s, uint64_t seed, int n_dist
     memcpy(q->statement[0], f[0].statement, sizeof q->statement[0]);
     memcpy(q->question, f[0].question, sizeof q->question);
     memcpy(q->answer[0], f[0].answer, sizeof q->answer[0]);
-    for (int i = 0; i < n_distractors; i++) memcpy(q->distractor[i], f[i + 1].statement, sizeof q->distractor[i]);
+    for (int i = 0; i < n_distractors; i++)
+        memcpy(q->distractor[i], f[i + 1].statement, sizeof q->distractor[i]);
 }
 
 void quest_draw(struct quest *q, enum task t, uint64_t seed, int n_distractors) {

@@ -5,9 +5,11 @@
 #include <string.h>
 #include <zlib.h>
 
-bool held_out(const char *subject) { return crc32(0, (const unsigned char *)subject, (unsigned)strlen(subject)) % 8 == 0; }
+bool held_out(const char *subject) {
+    return crc32(0, (const unsigned char *)subject, (unsigned)strlen(subject)) % 8 == 0;
+}
 
-/* ---- wordings ------------------------------------------------------------------------------------------------- */
+/* ---- wordings -------------------------------------------------------------------------------- */
 
 void blank(struct blanks *b, const char *what, const char *fmt, ...) {
     va_list ap;
@@ -38,13 +40,16 @@ int wordings(const char *const list[WORDINGS_MAX]) {
     return n;
 }
 
-/* ---- dice ----------------------------------------------------------------------------------------------------- */
+/* ---- dice ------------------------------------------------------------------------------------ */
 
-const char *pick(struct rand *r, const struct words *w) { return w->at[rand_below(r, (uint32_t)w->n)]; }
+const char *pick(struct rand *r, const struct words *w) {
+    return w->at[rand_below(r, (uint32_t)w->n)];
+}
 
 static void invented(struct rand *r, char out[BLANK_SIZE]) {
     int n = 0;
-    for (int left = 2 + (int)rand_below(r, 2); left; left--) n += snprintf(out + n, (size_t)(BLANK_SIZE - n), "%s", pick(r, &words_syllables));
+    for (int left = 2 + (int)rand_below(r, 2); left; left--)
+        n += snprintf(out + n, (size_t)(BLANK_SIZE - n), "%s", pick(r, &words_syllables));
     out[0] = (char)toupper((unsigned char)out[0]);
 }
 
@@ -60,7 +65,8 @@ void draw_thing(struct rand *r, char out[BLANK_SIZE]) {
 
 void draw_place(struct rand *r, char out[BLANK_SIZE]) {
     const char *adjective = rand_below(r, 2) ? pick(r, &words_adjectives) : NULL;
-    snprintf(out, BLANK_SIZE, "%s%s%s", adjective ? adjective : "", adjective ? " " : "", pick(r, &words_places));
+    snprintf(out, BLANK_SIZE, "%s%s%s", adjective ? adjective : "", adjective ? " " : "",
+             pick(r, &words_places));
 }
 
 void draw_digits(struct rand *r, int shortest, int longest, char out[BLANK_SIZE]) {
@@ -70,7 +76,8 @@ void draw_digits(struct rand *r, int shortest, int longest, char out[BLANK_SIZE]
 }
 
 void draw_word(struct rand *r, char out[BLANK_SIZE]) {
-    static const struct words *const lists[] = { &words_adjectives, &words_objects, &words_places, &words_animals, &words_foods };
+    static const struct words *const lists[] = { &words_adjectives, &words_objects, &words_places,
+                                                 &words_animals, &words_foods };
     const struct words *list = lists[rand_below(r, 5)];
     snprintf(out, BLANK_SIZE, "%s", pick(r, list));
 }
@@ -111,7 +118,7 @@ static void two_activities(struct rand *r, char out[BLANK_SIZE]) {
     snprintf(out, BLANK_SIZE, "%s and %s", a, b);
 }
 
-/* ---- subjects ------------------------------------------------------------------------------------------------- */
+/* ---- subjects -------------------------------------------------------------------------------- */
 
 static void kind_of_place(struct rand *r, struct blanks *b) {
     char p[BLANK_SIZE];
@@ -126,16 +133,22 @@ static void kind_of_name(struct rand *r, struct blanks *b) {
 }
 
 static void two_words(struct rand *r, struct blanks *b) {
-    blank(b, "{a}", "%s", pick(r, &words_key_first)), blank(b, "{b}", "%s", pick(r, &words_key_second));
+    blank(b, "{a}", "%s", pick(r, &words_key_first)),
+    blank(b, "{b}", "%s", pick(r, &words_key_second));
 }
-static void with_a_hyphen(struct rand *r, struct blanks *b) { (void)r; blank(b, "{k}", "%.40s-%.40s", b->at[0].text, b->at[1].text); }
+static void with_a_hyphen(struct rand *r, struct blanks *b) {
+    (void)r;
+    blank(b, "{k}", "%.40s-%.40s", b->at[0].text, b->at[1].text);
+}
 
 static void name_and_thing(struct rand *r, struct blanks *b) {
     char n[BLANK_SIZE], t[BLANK_SIZE];
     draw_name(r, n), draw_thing(r, t);
     blank(b, "{n}", "%s", n), blank(b, "{t}", "%s", t);
 }
-static void his_or_her(struct rand *r, struct blanks *b) { blank(b, "{his}", "%s", rand_below(r, 2) ? "his" : "her"); }
+static void his_or_her(struct rand *r, struct blanks *b) {
+    blank(b, "{his}", "%s", rand_below(r, 2) ? "his" : "her");
+}
 
 static void some_thing(struct rand *r, struct blanks *b) {
     char t[BLANK_SIZE];
@@ -169,44 +182,59 @@ static void in_somewhere(struct rand *r, struct blanks *b) {
 
 const struct relation relations[] = {
     { "secret", kind_of_place, NULL, any_value,
-      { "The secret {k} of the {p} is %s.", "Remember that the secret {k} of the {p} is %s.", "The {p} has a secret {k}: %s.",
-        "Nobody but you knows the secret {k} of the {p}, %s.", "In the {p} the secret {k} is %s." },
-      { "What is the secret {k} of the {p}?", "Which secret {k} does the {p} have?", "Can you tell me the secret {k} of the {p}?",
+      { "The secret {k} of the {p} is %s.", "Remember that the secret {k} of the {p} is %s.",
+        "The {p} has a secret {k}: %s.", "Nobody but you knows the secret {k} of the {p}, %s.",
+        "In the {p} the secret {k} is %s." },
+      { "What is the secret {k} of the {p}?", "Which secret {k} does the {p} have?",
+        "Can you tell me the secret {k} of the {p}?",
         "What was said about the secret {k} of the {p}?" } },
     { "magic", kind_of_name, NULL, any_value,
-      { "The special magic {k} for {n} is %s.", "A special magic {k} for {n} is: %s.", "For {n} the special magic {k} is %s.",
-        "{n} has a special magic {k}, which is %s." },
-      { "What is the special magic {k} for {n}?", "What is the special magic {k} for {n} in the text above?",
+      { "The special magic {k} for {n} is %s.", "A special magic {k} for {n} is: %s.",
+        "For {n} the special magic {k} is %s.", "{n} has a special magic {k}, which is %s." },
+      { "What is the special magic {k} for {n}?",
+        "What is the special magic {k} for {n} in the text above?",
         "Which special magic {k} does {n} have?" } },
     { "access", two_words, with_a_hyphen, seven_digits,
-      { "The access number of {k} is %s.", "Note that the access number of {k} is %s.", "To enter {k} you need the number %s." },
-      { "What is the access number of {k}?", "What does the text above say is the access number of {k}?",
-        "Which number opens {k}?" } },
+      { "The access number of {k} is %s.", "Note that the access number of {k} is %s.",
+        "To enter {k} you need the number %s." },
+      { "What is the access number of {k}?",
+        "What does the text above say is the access number of {k}?", "Which number opens {k}?" } },
     { "keeps", name_and_thing, his_or_her, hiding_place,
-      { "{n} keeps {his} {t} in the %s.", "{n} has hidden {his} {t} in the %s.", "The {t} of {n} is in the %s." },
-      { "Where does {n} keep {his} {t}?", "Where is the {t} of {n}?", "In which place has {n} hidden {his} {t}?" } },
+      { "{n} keeps {his} {t} in the %s.", "{n} has hidden {his} {t} in the %s.",
+        "The {t} of {n} is in the %s." },
+      { "Where does {n} keep {his} {t}?", "Where is the {t} of {n}?",
+        "In which place has {n} hidden {his} {t}?" } },
     { "owner", some_thing, NULL, draw_name,
-      { "The {t} belongs to %s.", "The owner of the {t} is %s.", "Everyone knows that the {t} belongs to %s." },
+      { "The {t} belongs to %s.", "The owner of the {t} is %s.",
+        "Everyone knows that the {t} belongs to %s." },
       { "Who owns the {t}?", "To whom does the {t} belong?", "Who is the owner of the {t}?" } },
     { "favourite", name_and_sort, NULL, any_value,
-      { "The favourite {k} of {n} is %s.", "{n} says that the favourite {k} is %s.", "The {k} that {n} loves most is %s." },
-      { "What is the favourite {k} of {n}?", "Which {k} does {n} love most?", "What does {n} say is the favourite {k}?" } },
+      { "The favourite {k} of {n} is %s.", "{n} says that the favourite {k} is %s.",
+        "The {k} that {n} loves most is %s." },
+      { "What is the favourite {k} of {n}?", "Which {k} does {n} love most?",
+        "What does {n} say is the favourite {k}?" } },
     { "phone", some_name, NULL, phone_number,
-      { "The phone number of {n} is %s.", "You can call {n} at the number %s.", "{n} has the phone number %s." },
-      { "What is the phone number of {n}?", "At which number can you call {n}?", "Which phone number does {n} have?" } },
+      { "The phone number of {n} is %s.", "You can call {n} at the number %s.",
+        "{n} has the phone number %s." },
+      { "What is the phone number of {n}?", "At which number can you call {n}?",
+        "Which phone number does {n} have?" } },
     { "best_thing", somewhere, in_somewhere, two_activities,
-      { "The best thing to do {where} is to %s.", "If you come to {where[3:]}, the best thing to do is to %s.",
+      { "The best thing to do {where} is to %s.",
+        "If you come to {where[3:]}, the best thing to do is to %s.",
         "People say the best thing to do {where} is to %s." },
-      { "What is the best thing to do {where}?", "What should you do {where}?", "What do people say is best to do {where}?" } },
+      { "What is the best thing to do {where}?", "What should you do {where}?",
+        "What do people say is best to do {where}?" } },
 };
 const int n_relations = (int)(sizeof relations / sizeof *relations);
 
-void relation_draw(const struct relation *rel, struct rand *r, struct blanks *b, char key[2 * BLANK_SIZE]) {
+void relation_draw(const struct relation *rel, struct rand *r, struct blanks *b,
+                   char key[2 * BLANK_SIZE]) {
     char value[BLANK_SIZE];
     do {
         b->n = 0;
         rel->subject(r, b);
-        snprintf(key, 2 * BLANK_SIZE, "%s%s%s", b->at[0].text, b->n > 1 ? " " : "", b->n > 1 ? b->at[1].text : "");
+        snprintf(key, 2 * BLANK_SIZE, "%s%s%s", b->at[0].text, b->n > 1 ? " " : "",
+                 b->n > 1 ? b->at[1].text : "");
     } while (!held_out(key));
     if (rel->rest) rel->rest(r, b);
     rel->value(r, value);

@@ -1,37 +1,42 @@
-/* attention.c - causal attention for training: rotary embedding, softmax and the four gradients in one pass over
- * bf16 tensors, in the manner of FlashAttention-2 (arXiv 2307.08691). No T x T matrix ever exists.
+/* attention.c - causal attention for training: rotary embedding, softmax and the four gradients in
+ * one pass over bf16 tensors, in the manner of FlashAttention-2 (arXiv 2307.08691). No T x T matrix
+ * ever exists.
  *
  *     x(q, k) = scale[b] * <rot(query q), rot(key k)>  +  (q - k > near ? key_bias[b][k] : 0)
  *     out(q)  = sum over the keys k that q sees of softmax_k(x) * value(k)
  *
  * Built by tools/train/attention.py, which is also how to call it:
  *
- *     gcc -O3 -march=native -mprefer-vector-width=512 -ffast-math -fopenmp -shared -fPIC attention.c -o attention.so
+ *     gcc -O3 -march=native -mprefer-vector-width=512 -ffast-math -fopenmp -shared -fPIC \
+ *         attention.c -o attention.so
  *
- * Tensors (contiguous; B sequences, T tokens, H query heads, G KV heads, D numbers a head; query head h reads KV
- * head h / (H / G)):
+ * Tensors (contiguous; B sequences, T tokens, H query heads, G KV heads, D numbers a head; query
+ * head h reads KV head h / (H / G)):
  *
- *     qkv, dqkv   bf16  [B][T][(H + 2G) * D]      query heads, then key heads, then value heads
- *     out, dout   bf16  [B][T][H * D]
- *     lse         f32   [B][H][T]                 log of the softmax denominator: written forward, read backward
- *     pairs       int32 [n_pairs]                 pair p rotates the numbers 2p and 2p + 1; the others stay
- *     cs          f32   [B][T][n_pairs][2]        cosine and sine of each rotating pair
- *     scale       f32   [B]
- *     key_bias    f32   [B][T] or NULL
- *     until       int32 [G][T] or NULL            the mask: key k is seen by the queries k .. until[g][k] - 1
+ *     qkv, dqkv  bf16  [B][T][(H + 2G) * D]  query heads, then key heads, then value heads
+ *     out, dout  bf16  [B][T][H * D]
+ *     lse        f32   [B][H][T]             log of the softmax denominator, which backward reads
+ *     pairs      int32 [n_pairs]             pair p rotates the numbers 2p and 2p + 1; others stay
+ *     cs         f32   [B][T][n_pairs][2]    cosine and sine of each rotating pair
+ *     scale      f32   [B]
+ *     key_bias   f32   [B][T] or NULL
+ *     until      int32 [G][T] or NULL        the mask: queries k .. until[g][k] - 1 see key k
  *
- * One number a key says every mask whose forgotten keys stay forgotten: dense is NULL (or T everywhere), a sliding
- * window with sinks is k < sink ? T : k + window, S2-Attention (arXiv 2407.17678) is T for a vertical block and the end
- * of the local window for the others. until[g][k] > k always. Keys are skipped 32 at a time where 64 queries see none.
+ * One number a key says every mask whose forgotten keys stay forgotten: dense is NULL (or T
+ * everywhere), a sliding window with sinks is k < sink ? T : k + window, S2-Attention (arXiv
+ * 2407.17678) is T for a vertical block and the end of the local window for the others. Always
+ * until[g][k] > k. Keys are skipped 32 at a time where 64 queries see none.
  *
- * D is 32, 64, 96 or 128; T a multiple of 64; H a multiple of G. The functions return 0, or -1 when a size is not so or
- * memory is short. OpenMP threads share out the B * G KV heads; each keeps its scratch for the next call.
+ * D is 32, 64, 96 or 128; T a multiple of 64; H a multiple of G. The functions return 0, or -1 when
+ * a size is not so or memory is short. OpenMP threads share out the B * G KV heads; each keeps its
+ * scratch for the next call.
  *
- * Precision: products take bf16 and add in f32. The rotated queries and keys, the weights and their gradients are
- * rounded to bf16; logits, sums and accumulators stay f32.
+ * Precision: products take bf16 and add in f32. The rotated queries and keys, the weights and their
+ * gradients are rounded to bf16; logits, sums and accumulators stay f32.
  *
- * How it works: everything is done transposed. A product of 32 keys and 64 queries has the queries along the vector, so
- * that maxima, sums and masks of queries are vectors and nothing is added across one. See "words" for operand layouts. */
+ * How it works: everything is done transposed. A product of 32 keys and 64 queries has the queries
+ * along the vector, so that maxima, sums and masks of queries are vectors and nothing is added
+ * across one. See "words" for operand layouts. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -59,16 +64,16 @@ struct attention {
 
 enum {
     LANES = 16,
-    QUERIES = 64,         /* a query block */
+    QUERIES = 64,   /* a query block */
     VECTORS = QUERIES / LANES,
-    KEYS = 32,            /* a key block: what the masks skip, and one step of a product that adds over keys */
-    GROUP = 4,            /* key blocks a softmax step takes together, forward */
+    KEYS = 32,      /* a key block: what the masks skip, a step of a product that adds over keys */
+    GROUP = 4,      /* key blocks a softmax step takes together, forward */
     MAX_HEAD = 128,
     MAX_STEPS = MAX_HEAD / KEYS > GROUP ? MAX_HEAD / KEYS : GROUP
 };
 
 static const float LOG2E = 1.44269504f, LN2 = 0.69314718f;
-static const float HIDDEN = -1e30f, NOTHING = -1e20f;   /* a masked logit; a maximum of no logit at all */
+static const float HIDDEN = -1e30f, NOTHING = -1e20f;   /* a masked logit; the maximum of none */
 
 /* ---- one vector: 16 floats ---- */
 
@@ -86,8 +91,8 @@ INLINE bf16 to_bf16(float f) {
 }
 
 /* 2^x for the fraction of x, times 2^floor(x): a polynomial of relative error 1e-7. */
-static const float P0 = 0.999999925f, P1 = 0.693153073f, P2 = 0.240153617f, P3 = 0.0558263179f, P4 = 0.00898934028f,
-                   P5 = 0.0018775766f;
+static const float P0 = 0.999999925f, P1 = 0.693153073f, P2 = 0.240153617f, P3 = 0.0558263179f,
+                   P4 = 0.00898934028f, P5 = 0.0018775766f;
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__)
 typedef __m512 vec;
@@ -149,8 +154,8 @@ INLINE void store_bf16(bf16 *p, vec a, vec b) {
 /* 16 words: even[i] in the low half, odd[i] in the high half, as bf16. */
 INLINE void store_words(uint32_t *p, vec even, vec odd) {
 #ifdef __AVX512BF16__
-    static const uint16_t order[32] = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
-                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31 };
+    static const uint16_t order[32] = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8,
+                                        24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31 };
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
     _mm512_storeu_si512(p, _mm512_permutexvar_epi16(_mm512_loadu_si512(order), both));
 #else
@@ -160,10 +165,10 @@ INLINE void store_words(uint32_t *p, vec even, vec odd) {
 #endif
 }
 
-/* ---- products: C[m][n] (+)= A[m][k] B[k][n], with m and n multiples of 32 and k taken 32 at a time.
+/* ---- products: C[m][n] (+)= A[m][k] B[k][n], m and n multiples of 32 and k taken 32 at a time.
  *
- * A is rows of bf16, step s of them at a[s]; B is "words": two neighbours in k side by side, [k / 2][n] of 32 bits.
- * That is what the tiles of AMX want; C is f32. ---- */
+ * A is rows of bf16, step s of them at a[s]; B is "words": two neighbours in k side by side,
+ * [k / 2][n] of 32 bits. That is what the tiles of AMX want; C is f32. ---- */
 
 struct product {
     float *c;
@@ -188,7 +193,8 @@ static void multiply_plain(const struct product *p) {
             for (int k = 0; k < p->steps * 16; k++) {
                 const bf16 *a = p->a[k / 16] + (size_t)m * p->lda + k % 16 * 2;
                 const uint32_t *b = p->b + (size_t)k * p->ldb + n;
-                __m512bh left = (__m512bh)_mm512_loadu_si512(b), right = (__m512bh)_mm512_loadu_si512(b + 16);
+                __m512bh left = (__m512bh)_mm512_loadu_si512(b),
+                         right = (__m512bh)_mm512_loadu_si512(b + 16);
                 #pragma GCC unroll 8
                 for (size_t i = 0; i < 8; i++) {
                     int32_t word;
@@ -199,7 +205,8 @@ static void multiply_plain(const struct product *p) {
                 }
             }
             #pragma GCC unroll 8
-            for (size_t i = 0; i < 8; i++) store(c + i * p->ldc, sum[i][0]), store(c + i * p->ldc + 16, sum[i][1]);
+            for (size_t i = 0; i < 8; i++)
+                store(c + i * p->ldc, sum[i][0]), store(c + i * p->ldc + 16, sum[i][1]);
         }
 }
 #else
@@ -211,7 +218,8 @@ static void multiply_plain(const struct product *p) {
             const bf16 *a = p->a[k / 16] + (size_t)m * p->lda + k % 16 * 2;
             const uint32_t *b = p->b + (size_t)k * p->ldb;
             float even = to_float(a[0]), odd = to_float(a[1]);
-            for (int n = 0; n < p->n; n++) c[n] += even * to_float((bf16)b[n]) + odd * to_float((bf16)(b[n] >> 16));
+            for (int n = 0; n < p->n; n++)
+                c[n] += even * to_float((bf16)b[n]) + odd * to_float((bf16)(b[n] >> 16));
         }
     }
 }
@@ -232,7 +240,7 @@ struct tile_config {
 static void amx_start(void) {
     struct tile_config c = { .palette = 1 };
     for (int i = 0; i < 8; i++) c.rows[i] = 16, c.bytes_per_row[i] = 64;
-    __asm__ volatile("" ::"r"(&c) : "memory");   /* the intrinsic does not say that it reads all of c */
+    __asm__ volatile("" ::"r"(&c) : "memory");   /* the intrinsic does not say it reads all of c */
     _tile_loadconfig(&c);
 }
 
@@ -240,9 +248,11 @@ static void amx_stop(void) {
     _tile_release();
 }
 
-/* Tiles 0..3: 32 x 32 of C; 4, 5: A; 6, 7: B. The intrinsics do not say what memory they touch: hence the barriers. */
+/* Tiles 0..3: 32 x 32 of C; 4, 5: A; 6, 7: B. The intrinsics do not say what memory they touch:
+ * hence the barriers. */
 static __attribute__((noinline)) void multiply_amx(const struct product *p) {
-    size_t ldc = p->ldc * sizeof(float), lda = p->lda * sizeof(bf16), ldb = p->ldb * sizeof(uint32_t);
+    size_t ldc = p->ldc * sizeof(float), lda = p->lda * sizeof(bf16),
+           ldb = p->ldb * sizeof(uint32_t);
     __asm__ volatile("" ::: "memory");
     for (int n = 0; n < p->n; n += 32)
         for (int m = 0; m < p->m; m += 32) {
@@ -301,7 +311,7 @@ static void transpose(uint32_t *d, size_t ldd, const uint32_t *s, size_t lds) {
         r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
         r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
-    for (int i = 0; i < 4; i++) {                               /* columns i, 4 + i, 8 + i, 12 + i */
+    for (int i = 0; i < 4; i++) {                       /* columns i, 4 + i, 8 + i, 12 + i */
         t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
         t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
         t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
@@ -310,25 +320,30 @@ static void transpose(uint32_t *d, size_t ldd, const uint32_t *s, size_t lds) {
     for (int i = 0; i < 4; i++) {
         _mm512_storeu_si512(d + (size_t)i * ldd, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
         _mm512_storeu_si512(d + (size_t)(i + 8) * ldd, _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
-        _mm512_storeu_si512(d + (size_t)(i + 4) * ldd, _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88));
-        _mm512_storeu_si512(d + (size_t)(i + 12) * ldd, _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd));
+        _mm512_storeu_si512(d + (size_t)(i + 4) * ldd,
+                            _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88));
+        _mm512_storeu_si512(d + (size_t)(i + 12) * ldd,
+                            _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd));
     }
 #else
     for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 16; j++) d[(size_t)j * ldd + (size_t)i] = s[(size_t)i * lds + (size_t)j];
+        for (int j = 0; j < 16; j++)
+            d[(size_t)j * ldd + (size_t)i] = s[(size_t)i * lds + (size_t)j];
 #endif
 }
 
-/* rows x cols of bf16 as words of two numbers of a row, for a product that adds over the columns: [cols / 2][rows]. */
+/* rows x cols of bf16 as words of two numbers of a row, for a product that adds over the columns:
+ * [cols / 2][rows]. */
 static void words_of_rows(uint32_t *d, const bf16 *s, int rows, int cols) {
     const uint32_t *w = (const uint32_t *)(const void *)s;
     for (int r = 0; r < rows; r += 16)
         for (int c = 0; c < cols / 2; c += 16)
-            transpose(d + (size_t)c * (size_t)rows + r, (size_t)rows, w + (size_t)r * (size_t)(cols / 2) + c,
-                      (size_t)(cols / 2));
+            transpose(d + (size_t)c * (size_t)rows + r, (size_t)rows,
+                      w + (size_t)r * (size_t)(cols / 2) + c, (size_t)(cols / 2));
 }
 
-/* The same as words of two numbers of a column, for a product that adds over the rows: [rows / 2][cols]. */
+/* The same as words of two numbers of a column, for a product that adds over the rows:
+ * [rows / 2][cols]. */
 static void words_of_columns(uint32_t *d, const bf16 *s, int rows, int cols) {
     for (int r = 0; r < rows; r += 2, s += 2 * cols, d += cols)
         for (int c = 0; c < cols; c++) d[c] = s[c] | (uint32_t)s[cols + c] << 16;
@@ -340,13 +355,16 @@ static void transpose_blocks(bf16 *d, const bf16 *s, size_t tokens, int dim) {
     for (size_t t = 0; t < tokens; t += KEYS) {
         words_of_columns(w, s + t * (size_t)dim, KEYS, dim);
         for (int c = 0; c < dim; c += 16)
-            transpose((uint32_t *)(void *)(d + (t * (size_t)dim + (size_t)c * KEYS)), KEYS / 2, w + c, (size_t)dim);
+            transpose((uint32_t *)(void *)(d + (t * (size_t)dim + (size_t)c * KEYS)), KEYS / 2,
+                      w + c, (size_t)dim);
     }
 }
 
-/* One head's rows out of (or into) a tensor whose tokens are `width` apart, rotated by cs (back, into). */
+/* One head's rows out of (or into) a tensor whose tokens are `width` apart, rotated by cs (into:
+ * back). */
 static void read_rows(bf16 *d, const bf16 *s, size_t width, size_t tokens, int dim) {
-    for (size_t t = 0; t < tokens; t++) memcpy(d + t * (size_t)dim, s + t * width, (size_t)dim * sizeof *d);
+    for (size_t t = 0; t < tokens; t++)
+        memcpy(d + t * (size_t)dim, s + t * width, (size_t)dim * sizeof *d);
 }
 
 static void rotate_rows(const struct attention *a, bf16 *x, const float *cs, size_t tokens) {
@@ -368,7 +386,8 @@ static void unrotate_rows(const struct attention *a, float *x, const float *cs, 
         }
 }
 
-static void write_rows(bf16 *d, size_t width, const float *s, size_t tokens, int dim, float factor) {
+static void write_rows(bf16 *d, size_t width, const float *s, size_t tokens, int dim,
+                       float factor) {
     vec f = all(factor);
     for (size_t t = 0; t < tokens; t++)
         for (int c = 0; c < dim; c += 2 * LANES) {
@@ -394,7 +413,7 @@ struct work {
     size_t tokens, width, b, g, first_query;
     const float *cs, *bias;             /* of sequence b */
     const int32_t *until;               /* of KV head g */
-    int32_t *until_max;                 /* [tokens / 32] the last query that sees anything of a block, plus 1 */
+    int32_t *until_max;                 /* [tokens / 32] 1 + the last query that sees a block */
     bf16 *keys, *values;                /* [tokens][dim] */
     bf16 *keys_t, *values_t;            /* [tokens / 32][dim][32] */
     float *dkeys, *dvalues;             /* [tokens][dim] */
@@ -451,7 +470,8 @@ INLINE vec logits(struct key_row r, int simple, const float *s, int v, vec scale
     return pick((uint16_t)(r.visible >> v * LANES), x, all(HIDDEN));
 }
 
-/* <key, query> of one key block with 64 queries, or <value, dout>: s[32][64] = rows[32][dim] x words[dim / 2][64]. */
+/* <key, query> of one key block with 64 queries, or <value, dout>:
+ * s[32][64] = rows[32][dim] x words[dim / 2][64]. */
 static void score(const struct work *w, float *s, const bf16 *rows, const uint32_t *words) {
     struct product p = { .c = s, .b = words, .ldc = QUERIES, .lda = (size_t)w->dim, .ldb = QUERIES,
                          .m = KEYS, .n = QUERIES, .steps = w->dim / KEYS };
@@ -460,8 +480,8 @@ static void score(const struct work *w, float *s, const bf16 *rows, const uint32
 }
 
 /* sum[dim][64] += of n key blocks, blocks_t[block][dim][32] x words[n * 16][64]. */
-static void gather(const struct work *w, float *sum, const bf16 *blocks_t, const uint32_t *block, int n,
-                   const uint32_t *words) {
+static void gather(const struct work *w, float *sum, const bf16 *blocks_t, const uint32_t *block,
+                   int n, const uint32_t *words) {
     struct product p = { .c = sum, .b = words, .ldc = QUERIES, .lda = KEYS, .ldb = QUERIES,
                          .m = w->dim, .n = QUERIES, .steps = n, .add = 1 };
     for (int i = 0; i < n; i++) p.a[i] = blocks_t + (size_t)block[i] * (size_t)w->dim * KEYS;
@@ -470,8 +490,9 @@ static void gather(const struct work *w, float *sum, const bf16 *blocks_t, const
 
 /* sum[32][dim] += weights[32][64] x words[32][dim]: what a key block gets from 64 queries. */
 static void spread(const struct work *w, float *sum, const bf16 *weights, const uint32_t *words) {
-    struct product p = { .c = sum, .b = words, .ldc = (size_t)w->dim, .lda = QUERIES, .ldb = (size_t)w->dim,
-                         .m = KEYS, .n = w->dim, .steps = QUERIES / KEYS, .add = 1 };
+    struct product p = { .c = sum, .b = words, .ldc = (size_t)w->dim, .lda = QUERIES,
+                         .ldb = (size_t)w->dim, .m = KEYS, .n = w->dim, .steps = QUERIES / KEYS,
+                         .add = 1 };
     for (int i = 0; i < p.steps; i++) p.a[i] = weights + i * KEYS;
     w->multiply(&p);
 }
@@ -503,7 +524,8 @@ struct softmax {
 /* A maximum may lag by 2^8 before all is rescaled: nothing overflows and it seldom happens. */
 static void raise_max(struct softmax *m, const vec top[VECTORS], int dim) {
     int rise = 0;
-    for (int v = 0; v < VECTORS; v++) rise |= any_above(top[v], add(load(m->max + v * LANES), all(8)));
+    for (int v = 0; v < VECTORS; v++)
+        rise |= any_above(top[v], add(load(m->max + v * LANES), all(8)));
     if (!rise) return;
     for (int v = 0; v < VECTORS; v++) {
         vec old = load(m->max + v * LANES), now = max_(old, top[v]), f = exp2_(sub(old, now));
@@ -517,7 +539,8 @@ static void raise_max(struct softmax *m, const vec top[VECTORS], int dim) {
 }
 
 /* Products to logits, in place; top: each query's greatest. */
-static void find_logits(const struct work *w, float *s, const uint32_t *block, int n, float scale, vec top[VECTORS]) {
+static void find_logits(const struct work *w, float *s, const uint32_t *block, int n, float scale,
+                        vec top[VECTORS]) {
     vec c = all(scale);
     for (int v = 0; v < VECTORS; v++) top[v] = all(NOTHING);
     for (int i = 0; i < n * KEYS; i++, s += QUERIES) {
@@ -534,7 +557,8 @@ static void find_logits(const struct work *w, float *s, const uint32_t *block, i
 /* Logits to weights, as words. */
 static void find_weights(struct softmax *m, uint32_t *words, const float *s, int keys) {
     vec max[VECTORS], sum[VECTORS];
-    for (int v = 0; v < VECTORS; v++) max[v] = load(m->max + v * LANES), sum[v] = load(m->sum + v * LANES);
+    for (int v = 0; v < VECTORS; v++)
+        max[v] = load(m->max + v * LANES), sum[v] = load(m->sum + v * LANES);
     for (int k = 0; k < keys; k += 2, s += 2 * QUERIES, words += QUERIES)
         for (int v = 0; v < VECTORS; v++) {
             vec even = exp2_(sub(load(s + v * LANES), max[v]));
@@ -554,7 +578,8 @@ static void attend(const struct work *w, struct softmax *m, const uint32_t *quer
         const uint32_t *block = w->seen + i;
         int n = w->n_seen - i < GROUP ? (int)(w->n_seen - i) : GROUP;
         for (int k = 0; k < n; k++)
-            score(w, s + k * KEYS * QUERIES, w->keys + (size_t)block[k] * KEYS * (size_t)w->dim, queries);
+            score(w, s + k * KEYS * QUERIES, w->keys + (size_t)block[k] * KEYS * (size_t)w->dim,
+                  queries);
         vec top[VECTORS];
         find_logits(w, s, block, n, scale, top);
         raise_max(m, top, w->dim);
@@ -563,7 +588,8 @@ static void attend(const struct work *w, struct softmax *m, const uint32_t *quer
     }
 }
 
-static void forward_block(const struct work *w, const bf16 *qkv, size_t head, bf16 *out, float *lse) {
+static void forward_block(const struct work *w, const bf16 *qkv, size_t head, bf16 *out,
+                          float *lse) {
     _Alignas(64) bf16 rows[QUERIES * MAX_HEAD];
     _Alignas(64) uint32_t queries[QUERIES * MAX_HEAD / 2];
     _Alignas(64) float o[QUERIES * MAX_HEAD];
@@ -573,13 +599,15 @@ static void forward_block(const struct work *w, const bf16 *qkv, size_t head, bf
     words_of_rows(queries, rows, QUERIES, w->dim);
     attend(w, &m, queries, w->a->scale[w->b] * LOG2E);
     for (int q = 0; q < QUERIES; q++) {
-        lse[(w->b * heads + head) * w->tokens + w->first_query + (size_t)q] = m.max[q] * LN2 + logf(m.sum[q]);
+        lse[(w->b * heads + head) * w->tokens + w->first_query + (size_t)q] =
+            m.max[q] * LN2 + logf(m.sum[q]);
         m.sum[q] = 1 / m.sum[q];
     }
     for (int d = 0; d < w->dim; d++)
         for (int q = 0; q < QUERIES; q++) m.out[d * QUERIES + q] *= m.sum[q];
     transpose_queries(o, m.out, w->dim);
-    write_rows(out + ((w->b * w->tokens + w->first_query) * heads + head) * dim, heads * dim, o, QUERIES, w->dim, 1);
+    write_rows(out + ((w->b * w->tokens + w->first_query) * heads + head) * dim, heads * dim, o,
+               QUERIES, w->dim, 1);
 }
 
 /* ---- backward ---- */
@@ -592,12 +620,15 @@ struct query_side {
     float dqueries[MAX_HEAD * QUERIES];     /* [dim][64] */
 };
 
-/* Products of queries and keys (s) and of douts and values (t) of one key block to weights and logit gradients. */
-static void find_gradients(const struct work *w, const struct query_side *y, size_t block, float scale, const float *s,
-                           const float *t, bf16 *weights, bf16 *grads, uint32_t *grad_words) {
+/* Products of queries and keys (s) and of douts and values (t) of one key block to weights and
+ * logit gradients. */
+static void find_gradients(const struct work *w, const struct query_side *y, size_t block,
+                           float scale, const float *s, const float *t, bf16 *weights, bf16 *grads,
+                           uint32_t *grad_words) {
     vec c = all(scale);
     for (int k = 0; k < KEYS; k += 2) {
-        struct key_row r0 = key_row(w, block * KEYS + (size_t)k), r1 = key_row(w, block * KEYS + (size_t)k + 1);
+        struct key_row r0 = key_row(w, block * KEYS + (size_t)k),
+                       r1 = key_row(w, block * KEYS + (size_t)k + 1);
         int simple = is_simple(r0) && is_simple(r1);
         for (int v = 0; v < VECTORS; v += 2) {
             vec p[2][2], d[2][2];
@@ -630,7 +661,8 @@ static void attend_back(const struct work *w, struct query_side *y, float scale)
             size_t block = w->seen[i + (size_t)k], at = block * KEYS * dim;
             score(w, s, w->keys + at, y->queries);
             score(w, t, w->values + at, y->douts);
-            find_gradients(w, y, block, scale, s, t, weights, grads, grad_words + k * KEYS / 2 * QUERIES);
+            find_gradients(w, y, block, scale, s, t, weights, grads,
+                           grad_words + k * KEYS / 2 * QUERIES);
             spread(w, w->dvalues + at, weights, y->douts_by_column);
             spread(w, w->dkeys + at, grads, y->queries_by_column);
         }
@@ -638,8 +670,8 @@ static void attend_back(const struct work *w, struct query_side *y, float scale)
     }
 }
 
-static void read_query_side(const struct work *w, struct query_side *y, const bf16 *qkv, const bf16 *out,
-                            const float *lse, const bf16 *dout, size_t head) {
+static void read_query_side(const struct work *w, struct query_side *y, const bf16 *qkv,
+                            const bf16 *out, const float *lse, const bf16 *dout, size_t head) {
     _Alignas(64) bf16 rows[QUERIES * MAX_HEAD];
     size_t heads = (size_t)w->a->query_heads, dim = (size_t)w->dim;
     size_t at = ((w->b * w->tokens + w->first_query) * heads + head) * dim;
@@ -658,16 +690,17 @@ static void read_query_side(const struct work *w, struct query_side *y, const bf
     }
 }
 
-static void backward_block(const struct work *w, struct query_side *y, const bf16 *qkv, const bf16 *out,
-                           const float *lse, const bf16 *dout, size_t head, bf16 *dqkv) {
+static void backward_block(const struct work *w, struct query_side *y, const bf16 *qkv,
+                           const bf16 *out, const float *lse, const bf16 *dout, size_t head,
+                           bf16 *dqkv) {
     _Alignas(64) float rows[QUERIES * MAX_HEAD];
     float scale = w->a->scale[w->b];
     read_query_side(w, y, qkv, out, lse, dout, head);
     attend_back(w, y, scale * LOG2E);
     transpose_queries(rows, y->dqueries, w->dim);
     unrotate_rows(w->a, rows, w->cs + w->first_query * (size_t)w->a->n_pairs * 2, QUERIES);
-    write_rows(dqkv + (w->b * w->tokens + w->first_query) * w->width + head * (size_t)w->dim, w->width, rows, QUERIES,
-               w->dim, scale);
+    write_rows(dqkv + (w->b * w->tokens + w->first_query) * w->width + head * (size_t)w->dim,
+               w->width, rows, QUERIES, w->dim, scale);
 }
 
 static void write_dkeys_and_dvalues(const struct work *w, bf16 *dqkv) {
@@ -681,7 +714,8 @@ static void write_dkeys_and_dvalues(const struct work *w, bf16 *dqkv) {
 
 /* ---- the calls ---- */
 
-/* This thread's scratch, kept from call to call: fresh pages would cost more than the copying into them. */
+/* This thread's scratch, kept from call to call: fresh pages would cost more than copying into
+ * them does. */
 static void *scratch(size_t bytes) {
     static _Thread_local void *kept;
     static _Thread_local size_t size;
@@ -697,11 +731,14 @@ static int start_work(struct work *w, const struct attention *a) {
     size_t tokens = (size_t)a->tokens, n = tokens * (size_t)a->head_dim, blocks = tokens / KEYS;
     char *p = scratch(4 * n * sizeof(bf16) + 2 * n * sizeof(float) + 2 * blocks * sizeof(int32_t));
     if (!p) return -1;
-    *w = (struct work){ .a = a, .multiply = multiply_plain, .dim = (int)a->head_dim, .tokens = tokens,
+    *w = (struct work){ .a = a, .multiply = multiply_plain, .dim = (int)a->head_dim,
+                        .tokens = tokens,
                         .width = (size_t)((a->query_heads + 2 * a->kv_heads) * a->head_dim) };
-    w->keys = (bf16 *)(void *)p, w->values = w->keys + n, w->keys_t = w->values + n, w->values_t = w->keys_t + n;
+    w->keys = (bf16 *)(void *)p, w->values = w->keys + n,
+    w->keys_t = w->values + n, w->values_t = w->keys_t + n;
     w->dkeys = (float *)(void *)(w->values_t + n), w->dvalues = w->dkeys + n;
-    w->until_max = (int32_t *)(void *)(w->dvalues + n), w->seen = (uint32_t *)(void *)(w->until_max + blocks);
+    w->until_max = (int32_t *)(void *)(w->dvalues + n),
+    w->seen = (uint32_t *)(void *)(w->until_max + blocks);
     if (a->amx && amx_usable()) amx_start(), w->multiply = multiply_amx;
     return 0;
 }
@@ -730,19 +767,21 @@ static void forward_head(struct work *w, const bf16 *qkv, bf16 *out, float *lse)
     transpose_blocks(w->values_t, w->values, w->tokens, w->dim);
     for (size_t q = 0; q < w->tokens; q += QUERIES) {
         list_seen(w, q);
-        for (size_t h = w->g * ratio; h < (w->g + 1) * ratio; h++) forward_block(w, qkv, h, out, lse);
+        for (size_t h = w->g * ratio; h < (w->g + 1) * ratio; h++)
+            forward_block(w, qkv, h, out, lse);
     }
 }
 
-static void backward_head(struct work *w, const bf16 *qkv, const bf16 *out, const float *lse, const bf16 *dout,
-                          bf16 *dqkv) {
+static void backward_head(struct work *w, const bf16 *qkv, const bf16 *out, const float *lse,
+                          const bf16 *dout, bf16 *dqkv) {
     _Alignas(64) struct query_side y;
     size_t ratio = (size_t)(w->a->query_heads / w->a->kv_heads);
     transpose_blocks(w->keys_t, w->keys, w->tokens, w->dim);
     memset(w->dkeys, 0, 2 * w->tokens * (size_t)w->dim * sizeof(float));    /* and dvalues */
     for (size_t q = 0; q < w->tokens; q += QUERIES) {
         list_seen(w, q);
-        for (size_t h = w->g * ratio; h < (w->g + 1) * ratio; h++) backward_block(w, &y, qkv, out, lse, dout, h, dqkv);
+        for (size_t h = w->g * ratio; h < (w->g + 1) * ratio; h++)
+            backward_block(w, &y, qkv, out, lse, dout, h, dqkv);
     }
     write_dkeys_and_dvalues(w, dqkv);
 }
@@ -750,7 +789,8 @@ static void backward_head(struct work *w, const bf16 *qkv, const bf16 *out, cons
 /* Runs `head` on every KV head of every sequence, shared out over the threads. */
 typedef void head_run(struct work *, const bf16 *qkv, const void *tensors);
 
-static int each_head(const struct attention *a, const bf16 *qkv, head_run *head, const void *tensors) {
+static int each_head(const struct attention *a, const bf16 *qkv, head_run *head,
+                     const void *tensors) {
     if (!fits(a)) return -1;
     int status = 0;
     #pragma omp parallel
@@ -789,7 +829,7 @@ int attention_forward(const struct attention *a, const bf16 *qkv, bf16 *out, flo
     return each_head(a, qkv, run_forward, &(struct forward){ out, lse });
 }
 
-int attention_backward(const struct attention *a, const bf16 *qkv, const bf16 *out, const float *lse, const bf16 *dout,
-                       bf16 *dqkv) {
+int attention_backward(const struct attention *a, const bf16 *qkv, const bf16 *out,
+                       const float *lse, const bf16 *dout, bf16 *dqkv) {
     return each_head(a, qkv, run_backward, &(struct backward){ out, dout, lse, dqkv });
 }

@@ -1,18 +1,23 @@
 """attention.py - the kernel of attention.c as a differentiable PyTorch function.
 
     import attention
-    out = attention.attend(qkv, query_heads, kv_heads, cs=cs, pairs=pairs, scale=scale, key_bias=bias, until=until)
+    out = attention.attend(qkv, query_heads, kv_heads, cs=cs, pairs=pairs, scale=scale,
+                           key_bias=bias, until=until)
 
-    qkv       bfloat16 [B][T][(H + 2G) * D]: query heads, key heads, value heads; T a multiple of 64, D 32, 64, 96 or 128
+    qkv       bfloat16 [B][T][(H + 2G) * D]: query heads, key heads, value heads;
+              T a multiple of 64, D 32, 64, 96 or 128
     pairs     int32 [n]: the pairs (2p, 2p + 1) of each head that rotate; None: none does
     cs        float32 [B][T][n][2]: their cosines and sines
     scale     float32 [B] or None (1 / sqrt(D))
-    key_bias  float32 [B][T] or None: added to the logit of a key more than `near` tokens back; gets no gradient
-    until     int32 [G][T] or None (causal): key k is seen by the queries k .. until[g][k] - 1; see s2_until, window_until
+    key_bias  float32 [B][T] or None: added to the logit of a key more than `near` tokens back;
+              gets no gradient
+    until     int32 [G][T] or None (causal): key k is seen by the queries k .. until[g][k] - 1;
+              see s2_until, window_until
     out       bfloat16 [B][T][H * D]
 
-The C file is compiled on first use into $XDG_CACHE_HOME/needle-train (or ~/.cache/needle-train), under a name made of
-its text and the flags. Set OMP_WAIT_POLICY=passive before torch is imported: autograd has a thread team of its own.
+The C file is compiled on first use into $XDG_CACHE_HOME/needle-train (or ~/.cache/needle-train),
+under a name made of its text and the flags. Set OMP_WAIT_POLICY=passive before torch is imported:
+autograd has a thread team of its own.
 """
 import ctypes
 import functools
@@ -24,7 +29,8 @@ import tempfile
 import torch
 
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "attention.c")
-FLAGS = "-O3 -march=native -mprefer-vector-width=512 -ffast-math -fopenmp -std=gnu11 -shared -fPIC".split()
+FLAGS = ("-O3 -march=native -mprefer-vector-width=512 -ffast-math -fopenmp -std=gnu11 "
+         "-shared -fPIC").split()
 BLOCK = 64  # T must be a multiple
 
 
@@ -40,7 +46,8 @@ def build(flags=()):
         handle, new = tempfile.mkstemp(dir=os.path.dirname(path))
         os.close(handle)
         try:
-            subprocess.run([os.environ.get("CC", "gcc"), *flags, SOURCE, "-o", new, "-lm"], check=True)
+            subprocess.run([os.environ.get("CC", "gcc"), *flags, SOURCE, "-o", new, "-lm"],
+                           check=True)
             os.replace(new, path)
         finally:
             if os.path.exists(new):
@@ -64,8 +71,10 @@ def pointer(tensor):
 
 
 def check(name, tensor, dtype, shape):
-    if tensor is not None and (tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous()):
-        raise ValueError(f"{name}: want contiguous {dtype} {shape}, got {tensor.dtype} {tuple(tensor.shape)}")
+    if tensor is not None and (tensor.dtype != dtype or tuple(tensor.shape) != shape
+                               or not tensor.is_contiguous()):
+        raise ValueError(f"{name}: want contiguous {dtype} {shape}, "
+                         f"got {tensor.dtype} {tuple(tensor.shape)}")
 
 
 class Attention(torch.autograd.Function):
@@ -89,11 +98,14 @@ class Attention(torch.autograd.Function):
             raise ValueError("pairs without cs")
         out = torch.empty(B, T, H * D, dtype=torch.bfloat16)
         lse = torch.empty(B, H, T)
-        ctx.arguments = Arguments(B, T, H, G, D, n, near, amx, *map(pointer, (pairs, cs, scale, key_bias, until)))
+        ctx.arguments = Arguments(B, T, H, G, D, n, near, amx,
+                                  *map(pointer, (pairs, cs, scale, key_bias, until)))
         ctx.kept = pairs, cs, scale, key_bias, until  # the pointers must stay good
         ctx.lib = lib
-        if lib.attention_forward(ctypes.byref(ctx.arguments), pointer(qkv), pointer(out), pointer(lse)):
-            raise ValueError(f"attention: cannot do T {T}, H {H}, G {G}, D {D} (T % 64, D % 32, D <= 128, H % G), or no memory")
+        if lib.attention_forward(ctypes.byref(ctx.arguments), pointer(qkv), pointer(out),
+                                 pointer(lse)):
+            raise ValueError(f"attention: cannot do T {T}, H {H}, G {G}, D {D} "
+                             "(T % 64, D % 32, D <= 128, H % G), or no memory")
         ctx.save_for_backward(qkv, out, lse)
         return out
 
@@ -102,21 +114,22 @@ class Attention(torch.autograd.Function):
         qkv, out, lse = ctx.saved_tensors
         dout = dout.to(torch.bfloat16).contiguous()
         dqkv = torch.empty_like(qkv)
-        if ctx.lib.attention_backward(ctypes.byref(ctx.arguments), *map(pointer, (qkv, out, lse, dout, dqkv))):
+        if ctx.lib.attention_backward(ctypes.byref(ctx.arguments),
+                                      *map(pointer, (qkv, out, lse, dout, dqkv))):
             raise MemoryError("attention: no memory for the backward pass")
         return dqkv, None, None, None
 
 
-def attend(qkv, query_heads, kv_heads, cs=None, pairs=None, scale=None, key_bias=None, near=64, until=None, amx=True,
-           lib=None):
+def attend(qkv, query_heads, kv_heads, cs=None, pairs=None, scale=None, key_bias=None, near=64,
+           until=None, amx=True, lib=None):
     """Causal attention with its gradient; see the top of this file."""
     options = cs, pairs, scale, key_bias, near, until, int(amx)
     return Attention.apply(qkv, (query_heads, kv_heads), options, lib or library())
 
 
 def s2_until(tokens, kv_heads, block, local_blocks, stride, offset=0):
-    """S2-Attention: key block j is seen by query block i iff i - j < local_blocks, or j is vertical to the KV head:
-    (j + g * step + offset) % stride == 0, step = max(1, stride // kv_heads)."""
+    """S2-Attention: key block j is seen by query block i iff i - j < local_blocks, or j is vertical
+    to the KV head: (j + g * step + offset) % stride == 0, step = max(1, stride // kv_heads)."""
     j = torch.arange(tokens) // block
     g = torch.arange(kv_heads)[:, None] * max(1, stride // kv_heads)
     end = ((j + local_blocks) * block).clamp(max=tokens).expand(kv_heads, tokens)
@@ -124,7 +137,8 @@ def s2_until(tokens, kv_heads, block, local_blocks, stride, offset=0):
 
 
 def window_until(tokens, kv_heads, sink, window):
-    """A sliding window: key k is seen iff k < sink or q - k < window. Mix the heads of several masks with torch.cat."""
+    """A sliding window: key k is seen iff k < sink or q - k < window. Mix the heads of several
+    masks with torch.cat."""
     k = torch.arange(tokens)
     end = torch.where(k < sink, tokens, (k + window).clamp(max=tokens))
     return end.expand(kv_heads, tokens).to(torch.int32).contiguous()

@@ -1,10 +1,13 @@
-"""corpus.py - training sequences: stories with tasks spread through them, as token ids with weights, positions and key biases.
+"""corpus.py - training sequences: stories with tasks spread through them, as token ids with
+weights, positions and key biases.
 
-Most sequences are short (256 .. 4096 tokens) and the model is to work at 16k and more, so length is simulated, in training only:
+Most sequences are short (256 .. 4096 tokens) and the model is to work at 16k and more, so length is
+simulated, in training only:
   positions  jump ahead at random between sentences, so that any distance up to max_position is met;
-  key bias   log M on the keys of story tokens further back than attention.NEAR: the softmax then behaves as if each of them occurred
-             M times, which is what dilution in a context M times longer is, and an answer has to win by that margin. Facts nobody
-             asks about get at most log 8, facts asked about none."""
+  key bias   log M on the keys of story tokens further back than attention.NEAR: the softmax then
+             behaves as if each of them occurred M times, which is what dilution in a context M
+             times longer is, and an answer has to win by that margin. Facts nobody asks about get
+             at most log 8, facts asked about none."""
 import math
 from typing import NamedTuple
 import numpy as np
@@ -19,18 +22,21 @@ PLAIN, UNKNOWABLE, ANSWER = 0, 1, 2         # whether it could be foretold
 
 
 class Item(NamedTuple):
-    belongs: int                # STORY, DISTRACTOR, FACT
-    text: str                   # with marks
-    task: int                   # index into KINDS_OF_TASK of the task asked about, -1: nothing is asked
+    belongs: int        # STORY, DISTRACTOR, FACT
+    text: str           # with marks
+    task: int           # index into KINDS_OF_TASK of the task asked about, -1: nothing is asked
 
 
 def document(d, n_tokens, listing, plain, variety=True, held=False):
-    """Items in order, about n_tokens long. listing: share of list copying among the tasks; plain: stories only; variety: of wordings."""
+    """Items in order, about n_tokens long. listing: share of list copying among the tasks;
+    plain: stories only; variety: of wordings."""
     room, used, placed, keys = n_tokens * 1.15, 0.0, [], set()
-    sparse = n_tokens >= 2048 and d.chance(.6 if n_tokens < 16384 else .8)      # long stretches of nothing but story, as when one is tested
+    # Sparse: long stretches of nothing but story, as when a model is tested.
+    sparse = n_tokens >= 2048 and d.chance(.6 if n_tokens < 16384 else .8)
     spacing = 90 * (n_tokens / 360) ** d.uniform() if sparse else d.between(25, 90)
     wanted = 0 if plain else max(2, int(n_tokens / spacing))
-    relations = d.pick_some(K.RELATIONS, d.between(1, 4))       # few kinds, so that facts can be taken for each other
+    # Few kinds, so that facts can be taken for each other.
+    relations = d.pick_some(K.RELATIONS, d.between(1, 4))
     while wanted > 0:
         k = d.uniform()
         if k < listing: task = K.listing(d, held)
@@ -55,7 +61,8 @@ def document(d, n_tokens, listing, plain, variety=True, held=False):
 
 
 class Tokenizer:
-    """SentencePiece word by word: its pieces never cross a space, so this is exact, and a cache of words makes it fast."""
+    """SentencePiece word by word: its pieces never cross a space, so this is exact, and a cache of
+    words makes it fast."""
     def __init__(self, path):
         self.sp = sentencepiece.SentencePieceProcessor(model_file=path)
         self.cache = {}
@@ -68,14 +75,16 @@ class Tokenizer:
         return ids
 
     def marked(self, text, newline=False):
-        """ids of a text with marks, and PLAIN, UNKNOWABLE or ANSWER for each. newline: it begins a line."""
+        """ids of a text with marks, and PLAIN, UNKNOWABLE or ANSWER for each. newline: it begins a
+        line."""
         ids, marks, state = [], [], PLAIN
         for i, w in enumerate(text.split(" ")):
             if w[0] == "[": state, w = ANSWER, w[1:]
             elif w[0] == "(": state, w = UNKNOWABLE, w[1:]
             end = "]" in w or ")" in w
             if end: w = w.replace("]", "", 1).replace(")", "", 1)
-            new = self.sp.encode("\n" + w)[1:] if newline and i == 0 else self.word(w)    # [1:]: a lone space
+            # [1:]: a lone space
+            new = self.sp.encode("\n" + w)[1:] if newline and i == 0 else self.word(w)
             ids += new
             marks += [state] * len(new)
             if end: state = PLAIN
@@ -90,8 +99,10 @@ class Sample(NamedTuple):
     key_bias: np.ndarray        # [T] float32
 
 
-def sample(d, tok, T, listing=.05, stretch=True, variety=True, max_position=36000, max_multiplied=1 << 17):
-    ids, marks, task, belongs, starts = [1], [PLAIN], [-1], [FACT], [0]     # BOS occurs once in any context
+def sample(d, tok, T, listing=.05, stretch=True, variety=True, max_position=36000,
+           max_multiplied=1 << 17):
+    # BOS occurs once in any context.
+    ids, marks, task, belongs, starts = [1], [PLAIN], [-1], [FACT], [0]
     on_lines, plain = d.chance(.3), d.chance(.14)
     while len(ids) < T + 1:
         for item in document(d, T + 1 - len(ids), listing, plain, variety):
@@ -118,7 +129,8 @@ def sample(d, tok, T, listing=.05, stretch=True, variety=True, max_position=3600
 
 
 def train_tokenizer(prefix, vocabulary, seed=1, lines=60000):
-    """Writes prefix.model: BPE with byte fallback, digits one by one, fitted to what the dice of that seed tell."""
+    """Writes prefix.model: BPE with byte fallback, digits one by one, fitted to what the dice of
+    that seed tell."""
     d = Dice(seed)
     story, text = stories(d), []
     for i in range(lines):
@@ -129,11 +141,13 @@ def train_tokenizer(prefix, vocabulary, seed=1, lines=60000):
     for group in W.EVERYTHING:
         text += [" ".join(group), ", ".join(w.capitalize() for w in group), "s ".join(group)] * 20
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_prefix=prefix, vocab_size=vocabulary, model_type="bpe", byte_fallback=True, split_digits=True,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True, character_coverage=1.0,
+        sentence_iterator=iter(text), model_prefix=prefix, vocab_size=vocabulary, model_type="bpe",
+        byte_fallback=True, split_digits=True, normalization_rule_name="identity",
+        remove_extra_whitespaces=False, add_dummy_prefix=True, character_coverage=1.0,
         unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2)
 
 
 if __name__ == "__main__":      # a look at the corpus
     import sys
-    for item in document(Dice(int(sys.argv[1]) if len(sys.argv) > 1 else 1), 1024, .05, False): print(item.text)
+    for item in document(Dice(int(sys.argv[1]) if len(sys.argv) > 1 else 1), 1024, .05, False):
+        print(item.text)

@@ -1,4 +1,5 @@
-"""dice.py - random choices from the word lists. Everything a corpus contains follows from the seed of its dice."""
+"""dice.py - random choices from the word lists. Everything a corpus contains follows from the seed
+of its dice."""
 import numpy as np
 import words as W
 
@@ -8,7 +9,7 @@ class Dice:
         self.rng = np.random.default_rng(seed)
         self.pool, self.at = self.rng.random(65536), 0
 
-    def uniform(self):                      # drawn in bulk: one call a number costs more than the rest of the generator
+    def uniform(self):                      # in bulk: a call a number costs more than all the rest
         if self.at == len(self.pool):
             self.pool, self.at = self.rng.random(65536), 0
         self.at += 1
@@ -28,13 +29,20 @@ class Dice:
     def number(self, shortest=3, longest=5):
         return "".join(str(self.below(10)) for _ in range(self.between(shortest, longest)))
 
-    def invented(self): return "".join(self.pick(W.SYLLABLES) for _ in range(self.between(2, 3))).capitalize()
+    def invented(self):
+        return "".join(self.pick(W.SYLLABLES) for _ in range(self.between(2, 3))).capitalize()
+
     def name(self): return self.pick(W.NAMES) if self.chance(.5) else self.invented()
     def thing(self): return f"{self.pick(W.ADJECTIVES)} {self.pick(W.OBJECTS)}"
-    def place(self): return f"{self.pick(W.ADJECTIVES)} {self.pick(W.PLACES)}" if self.chance(.5) else self.pick(W.PLACES)
+
+    def place(self):
+        return (f"{self.pick(W.ADJECTIVES)} {self.pick(W.PLACES)}" if self.chance(.5)
+                else self.pick(W.PLACES))
+
     def time(self): return self.pick(W.TIMES).capitalize()
 
-    def word(self): return self.pick(self.pick([W.ADJECTIVES, W.OBJECTS, W.PLACES, W.ANIMALS, W.FOODS]))
+    def word(self):
+        return self.pick(self.pick([W.ADJECTIVES, W.OBJECTS, W.PLACES, W.ANIMALS, W.FOODS]))
 
     def value(self):                        # what a secret may be
         k = self.uniform()

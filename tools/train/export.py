@@ -3,8 +3,8 @@
 
     python3 export.py run/model.pt run/tokenizer.model OUT.gguf [--type f32|f16|q8_0] [--name NAME]
 
-Pairs that do not rotate get a frequency factor of 1e30 in rope_freqs.weight. A model trained with the S2 mask says so in
-needle.s2.*, and the engine then runs it in that mode."""
+Pairs that do not rotate get a frequency factor of 1e30 in rope_freqs.weight. A model trained with
+the S2 mask says so in needle.s2.*, and the engine then runs it in that mode."""
 import argparse
 import numpy as np
 import sentencepiece
@@ -18,12 +18,15 @@ FILE_TYPE = {"f32": 0, "f16": 1, "q8_0": 7}
 def tokenizer(w, path):
     sp = sentencepiece.SentencePieceProcessor(model_file=path)
     ids = range(sp.get_piece_size())
-    def kind(i): return UNKNOWN if sp.is_unknown(i) else CONTROL if sp.is_control(i) else BYTE if sp.is_byte(i) else NORMAL
+    def kind(i):
+        return (UNKNOWN if sp.is_unknown(i) else CONTROL if sp.is_control(i)
+                else BYTE if sp.is_byte(i) else NORMAL)
     w.set("tokenizer.ggml.model", "llama")
     w.set("tokenizer.ggml.tokens", [sp.id_to_piece(i) for i in ids])
     w.set("tokenizer.ggml.scores", [float(sp.get_score(i)) for i in ids])
     w.set("tokenizer.ggml.token_type", [Int32(kind(i)) for i in ids])
-    for name, i in (("bos", sp.bos_id()), ("eos", sp.eos_id()), ("unknown", sp.unk_id())): w.set(f"tokenizer.ggml.{name}_token_id", i)
+    for name, i in (("bos", sp.bos_id()), ("eos", sp.eos_id()), ("unknown", sp.unk_id())):
+        w.set(f"tokenizer.ggml.{name}_token_id", i)
     w.set("tokenizer.ggml.add_bos_token", True)
     w.set("tokenizer.ggml.add_eos_token", False)
     w.set("tokenizer.ggml.add_space_prefix", True)
@@ -34,14 +37,18 @@ def describe(w, s, name, kind, context):
     w.set("general.name", name)
     w.set("general.file_type", FILE_TYPE[kind])
     for key, value in {
-            "context_length": context, "embedding_length": s.width, "block_count": s.layers, "feed_forward_length": s.ff,
-            "attention.head_count": s.heads, "attention.head_count_kv": s.kv_heads, "attention.key_length": s.head_dim,
-            "attention.value_length": s.head_dim, "attention.layer_norm_rms_epsilon": 1e-5, "rope.dimension_count": s.head_dim,
-            "rope.freq_base": float(s.rope_base), "vocab_size": s.vocabulary}.items():
+            "context_length": context, "embedding_length": s.width, "block_count": s.layers,
+            "feed_forward_length": s.ff, "attention.head_count": s.heads,
+            "attention.head_count_kv": s.kv_heads, "attention.key_length": s.head_dim,
+            "attention.value_length": s.head_dim, "attention.layer_norm_rms_epsilon": 1e-5,
+            "rope.dimension_count": s.head_dim, "rope.freq_base": float(s.rope_base),
+            "vocab_size": s.vocabulary}.items():
         w.set("llama." + key, value)
     if s.s2_block:
-        for key, value in {"block_size": s.s2_block, "local_blocks": s.s2_local, "vert_stride": s.s2_stride, "head_offset": s.s2_offset,
-                           "phase_by_kv_head": 1, "dense_first": s.s2_dense, "dense_every_n": 0}.items():
+        for key, value in {"block_size": s.s2_block, "local_blocks": s.s2_local,
+                           "vert_stride": s.s2_stride, "head_offset": s.s2_offset,
+                           "phase_by_kv_head": 1, "dense_first": s.s2_dense,
+                           "dense_every_n": 0}.items():
             w.set("needle.s2." + key, value)
 
 

@@ -1,25 +1,30 @@
 #!/usr/bin/env python3
-"""gates.py - which KV heads have to see everything, learned by gradient: the gates of DuoAttention (arXiv 2410.10819).
+"""gates.py - which KV heads have to see everything, learned by gradient: the gates of DuoAttention.
 
-    python3 gates.py run/model.pt -o heads.tsv [--sink 16 --recent 128] [--lengths 1024:2048] [--stretch]
+    python3 gates.py run/model.pt -o heads.tsv [--sink 16 --recent 128] [--lengths 1024:2048]
+                     [--stretch]
     ./run model.gguf --attn duo,heads=heads.tsv,ratio=0.25 -f long-prompt.txt
 
-Every KV head gets a gate a, 1 at first: its query heads give a * (attention to everything) + (1 - a) * (attention to the first
-`sink` tokens, the `recent` before the query, and the query's own). The weights are frozen; the gates are trained on
+Every KV head gets a gate a (arXiv 2410.10819), 1 at first: its query heads give
+a * (attention to everything) + (1 - a) * (attention to the first `sink` tokens, the `recent` before
+the query, and the query's own). The weights are frozen; the gates are trained on
 
-    harm + reg * mean of the gates,     harm = |H - H'|^2 / |H|^2, the mean over the tokens of the answers,
+    harm + reg * mean of the gates,   harm = |H - H'|^2 / |H|^2, the mean over the answers' tokens,
 
-H and H' being the last hidden states of the model as it is and of the gated one. A gate whose head fetches nothing sinks to 0
-for what it costs; one that is needed stays near 1. Texts are those of the training (corpus.py), with tens of questions each; only
-answer tokens that the model ranks first by itself count. After --steps the gates' mean over the last fifth is written.
+H and H' being the last hidden states of the model as it is and of the gated one. A gate whose head
+fetches nothing sinks to 0 for what it costs; one that is needed stays near 1. Texts are those of
+the training (corpus.py), with tens of questions each; only answer tokens that the model ranks first
+by itself count. After --steps the gates' mean over the last fifth is written.
 
-Differences from the authors' code: harm is relative, as in bin/heads, so that reg means the same for models of different
-scale; the full attention mixed in is the gated model's own, as the paper has it; float32 gates, which hardly ever tie.
+Differences from the authors' code: harm is relative, as in bin/heads, so that reg means the same
+for models of different scale; the full attention mixed in is the gated model's own, as the paper
+has it; float32 gates, which hardly ever tie.
 
-stdout: the gates in order, and what the choice is worth on texts not seen before, with heads wholly narrowed. Exit status 1:
-the model answers too little for its heads to be judged."""
+stdout: the gates in order, and what the choice is worth on texts not seen before, with heads wholly
+narrowed. Exit status 1: the model answers too little for its heads to be judged."""
 import argparse, os, sys, time
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")     # torch's two OpenMP teams would spin against each other
+# Otherwise torch's two OpenMP teams would spin against each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from typing import NamedTuple, Optional
 import numpy as np
 import torch
@@ -40,22 +45,27 @@ def arguments():
     a("--sink", type=int, default=16, help="first tokens that every head sees")
     a("--recent", type=int, default=128, help="tokens before each query's own that every head sees")
     a("--lengths", default="1024:2048", help="shortest and longest text, multiples of %d" % BLOCK)
-    a("--stretch", action="store_true", help="jumping positions and loud stories: contexts to 36k simulated, as in training")
+    a("--stretch", action="store_true",
+      help="jumping positions and loud stories: contexts to 36k simulated, as in training")
     a("--tokens", type=int, default=4096, help="tokens a step")
     a("--steps", type=int, default=300)
-    a("--lr", type=float, default=.02, help="rises over the first fifth of the steps, falls over the last")
+    a("--lr", type=float, default=.02,
+      help="rises over the first fifth of the steps, falls over the last")
     a("--reg", type=float, default=.05, help="what a gate costs; more: fewer heads see everything")
     a("--seed", type=int, default=1)
     a("--threads", type=int, default=1)
     o = p.parse_args()
     o.lengths = [int(n) for n in o.lengths.split(":")]
-    if len(o.lengths) != 2 or o.lengths[0] > o.lengths[1] or any(n < BLOCK or n % BLOCK for n in o.lengths):
-        p.error(f"--lengths: wanted two multiples of {BLOCK}, the smaller first, with : between them")
-    if o.steps < 1 or o.sink < 0 or o.recent < 0: p.error("--steps below 1, --sink or --recent below 0")
+    if (len(o.lengths) != 2 or o.lengths[0] > o.lengths[1]
+            or any(n < BLOCK or n % BLOCK for n in o.lengths)):
+        p.error(f"--lengths: wanted two multiples of {BLOCK}, the smaller first, "
+                "with : between them")
+    if o.steps < 1 or o.sink < 0 or o.recent < 0:
+        p.error("--steps below 1, --sink or --recent below 0")
     return o
 
 
-# ---- texts ---------------------------------------------------------------------------------------------------------------------
+# ---- texts ---------------------------------------------------------------------------------------
 
 class Batch(NamedTuple):
     ids: torch.Tensor                   # [B][T]
@@ -72,10 +82,11 @@ def draw(d, tok, o):
     marks = torch.from_numpy(np.stack([s.marks for s in samples]))
     bias = torch.from_numpy(np.stack([s.key_bias for s in samples])) if o.stretch else None
     positions = np.stack([s.positions for s in samples])
-    return Batch(ids[:, :-1].contiguous(), ids[:, 1:], marks[:, 1:] == corpus.ANSWER, positions, bias)
+    return Batch(ids[:, :-1].contiguous(), ids[:, 1:], marks[:, 1:] == corpus.ANSWER, positions,
+                 bias)
 
 
-# ---- gated attention -----------------------------------------------------------------------------------------------------------
+# ---- gated attention -----------------------------------------------------------------------------
 
 def gated(net, gates, sink, recent):
     """The `gather` of a model whose KV heads are as full as gates [layers][kv_heads] say."""
@@ -106,7 +117,7 @@ def known(net, batch):
 def harm(h, other): return ((h - other).square().sum(-1) / h.square().sum(-1)).mean()
 
 
-# ---- training ------------------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 
 def fit(net, batches, o, say=lambda line: None):
     """Gates [layers][kv_heads] after o.steps of the endless `batches`."""
@@ -119,7 +130,8 @@ def fit(net, batches, o, say=lambda line: None):
         rows, h = known(net, batch)
         if not len(h): continue
         gates.data.clamp_(0, 1)
-        for group in adam.param_groups: group["lr"] = o.lr * min(1, (step + 1) / fifth, (o.steps - step) / fifth)
+        for group in adam.param_groups:
+            group["lr"] = o.lr * min(1, (step + 1) / fifth, (o.steps - step) / fifth)
         moved = harm(h, hidden(net, batch, rows, gated(net, gates, o.sink, o.recent)))
         adam.zero_grad()
         (moved + o.reg * gates.mean()).backward()
@@ -127,16 +139,18 @@ def fit(net, batches, o, say=lambda line: None):
         if step >= o.steps - fifth: late.append(gates.detach().clamp(0, 1).clone())
         if (step + 1) % 25 == 0:
             open_ = gates.detach().clamp(0, 1).sum()
-            say(f"step {step + 1}, {time.time() - began:.0f} s: harm {moved:.4f}, gates {open_:.2f} of {gates.numel()}, "
+            say(f"step {step + 1}, {time.time() - began:.0f} s: harm {moved:.4f}, "
+                f"gates {open_:.2f} of {gates.numel()}, "
                 f"{len(h)} of {batch.asked.sum()} answer tokens count")
     if not late: raise SystemExit("gates.py: no answer in the last texts that the model knows")
     return torch.stack(late).mean(0)
 
 
-# ---- what comes of it ----------------------------------------------------------------------------------------------------------
+# ---- what comes of it ----------------------------------------------------------------------------
 
 def best(gates, ratio):
-    """1 for that share of the heads with the highest gates (the first among equals), 0 for the others."""
+    """1 for that share of the heads with the highest gates (the first among equals), 0 for the
+    others."""
     flat = gates.flatten()
     chosen = torch.zeros_like(flat)
     chosen[torch.sort(flat, descending=True, stable=True)[1][:round(ratio * len(flat))]] = 1
@@ -149,7 +163,8 @@ def exam(net, batches, gates, o):
     right = asked = moved = n = 0
     for batch in batches:
         rows, h = known(net, batch)
-        out = net(batch.ids, batch.positions, key_bias=batch.key_bias, gather=gated(net, gates, o.sink, o.recent))
+        out = net(batch.ids, batch.positions, key_bias=batch.key_bias,
+                  gather=gated(net, gates, o.sink, o.recent))
         right += (net.logits(out[batch.asked]).argmax(-1) == batch.next[batch.asked]).sum().item()
         asked += batch.asked.sum().item()
         moved += harm(h, out[rows]).item() * len(h) if len(h) else 0
@@ -161,15 +176,17 @@ def report(net, gates, batches, o):
     print("| rank | layer | KV head | gate |\n|---|---|---|---|")
     order = torch.sort(gates.flatten(), descending=True, stable=True)[1].tolist()
     for place, i in enumerate(order):
-        print(f"| {place + 1} | {i // gates.shape[1]} | {i % gates.shape[1]} | {gates.flatten()[i]:.3f} |")
-    print(f"\nTexts not seen before; the other heads see {o.sink} + {o.recent} tokens throughout:\n\n"
-          "| KV heads that see everything | answer tokens right | harm |\n|---|---|---|")
+        print(f"| {place + 1} | {i // gates.shape[1]} | {i % gates.shape[1]} | "
+              f"{gates.flatten()[i]:.3f} |")
+    print(f"\nTexts not seen before; the other heads see {o.sink} + {o.recent} tokens throughout:\n"
+          "\n| KV heads that see everything | answer tokens right | harm |\n|---|---|---|")
     torch.manual_seed(o.seed)
     choices = [("all", torch.ones_like(gates))]
     choices += [(f"the best {100 * r:g} %", best(gates, r)) for r in (.75, .5, .25, .125)]
-    choices += [("25 % drawn by lot", best(torch.rand_like(gates), .25)), ("all but the best 25 %", 1 - best(gates, .25)),
-                ("none", torch.zeros_like(gates))]
-    for name, full in choices: print("| %s | %.3f | %.2e |" % (name, *exam(net, batches, full, o)), flush=True)
+    choices += [("25 % drawn by lot", best(torch.rand_like(gates), .25)),
+                ("all but the best 25 %", 1 - best(gates, .25)), ("none", torch.zeros_like(gates))]
+    for name, full in choices:
+        print("| %s | %.3f | %.2e |" % (name, *exam(net, batches, full, o)), flush=True)
 
 
 def write(path, gates):
@@ -188,8 +205,10 @@ def main():
     unseen = [draw(dice, tok, o) for _ in range(EXAM)]
     share, _ = exam(net, unseen, torch.ones(net.shape.layers, net.shape.kv_heads), o)
     if share < MUST_KNOW:
-        raise SystemExit(f"gates.py: the model gets {share:.0%} of the answers right: nothing can be said about its heads")
-    gates = fit(net, iter(lambda: draw(dice, tok, o), None), o, lambda line: print(line, file=sys.stderr, flush=True))
+        raise SystemExit(f"gates.py: the model gets {share:.0%} of the answers right: "
+                         "nothing can be said about its heads")
+    gates = fit(net, iter(lambda: draw(dice, tok, o), None), o,
+                lambda line: print(line, file=sys.stderr, flush=True))
     if o.output: write(o.output, gates)
     report(net, gates, unseen, o)
 

@@ -1,8 +1,13 @@
-"""gguf.py - writes GGUF version 3 files: metadata, then tensors as F32, F16 or Q8_0, each aligned to 32 bytes.
+"""gguf.py - writes GGUF version 3 files: metadata, then tensors as F32, F16 or Q8_0, each aligned
+to 32 bytes.
 
-    w = Writer(); w.set("general.architecture", "llama"); w.add("token_embd.weight", array, "q8_0"); w.write(path)
+    w = Writer()
+    w.set("general.architecture", "llama")
+    w.add("token_embd.weight", array, "q8_0")
+    w.write(path)
 
-A metadata value is str, bool, int (uint32), float (float32), or a list of one of these; Int32 makes a list of int32."""
+A metadata value is str, bool, int (uint32), float (float32), or a list of one of these; Int32 makes
+a list of int32."""
 import struct
 import numpy as np
 
@@ -51,7 +56,8 @@ class Writer:
     def add(self, name, array, kind="f32"):
         """A row-major array; GGUF lists its dimensions fastest first."""
         x = np.ascontiguousarray(array, np.float32)
-        data = q8_0(x) if kind == "q8_0" else x.astype(np.float16 if kind == "f16" else np.float32).tobytes()
+        data = (q8_0(x) if kind == "q8_0"
+                else x.astype(np.float16 if kind == "f16" else np.float32).tobytes())
         self.tensors.append((name, x.shape[::-1], TYPES[kind], data))
 
     def write(self, path):

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """grow.py - a model to train further, made from trained ones by three changes of their weights.
 
-    python3 grow.py RUN/model.pt [MORE/model.pt ..] --tokenizer RUN/tokenizer.model -o grown.pt [--twice LAYER] [--near PAIR,PAIR,..]
+    python3 grow.py RUN/model.pt [MORE/model.pt ..] --tokenizer RUN/tokenizer.model -o grown.pt
+                    [--twice LAYER] [--near PAIR,PAIR,..]
 
-Several checkpoints of one shape: the mean of their weights (of runs with a common start, it is often better than each).
---twice   a layer's copy is put behind it, and each writes half of what the one wrote: what it did is done in two steps, which training
-          can then tell apart. The model says nearly what it said before.
---near    layer 0 gets to see near tokens only, in any length of text. The pairs of dimensions, which carried content, rotate slowly
-          from now on; layer 0's queries and keys are constant there, so that a key d tokens back loses PENALTY (1 - cos(theta d))
-          a pair. Without it the heads that gather the last few tokens drown in 32k far ones. What the pairs carried is pressed into
-          the other content dimensions; retrieving layers use all of theirs, so the model has to be trained on before it is good again."""
+Several checkpoints of one shape: the mean of their weights (of runs with a common start, it is
+often better than each).
+--twice   a layer's copy is put behind it, and each writes half of what the one wrote: what it did
+          is done in two steps, which training can then tell apart. The model says nearly what it
+          said before.
+--near    layer 0 gets to see near tokens only, in any length of text. The pairs of dimensions,
+          which carried content, rotate slowly from now on; layer 0's queries and keys are constant
+          there, so that a key d tokens back loses PENALTY (1 - cos(theta d)) a pair. Without it the
+          heads that gather the last few tokens drown in 32k far ones. What the pairs carried is
+          pressed into the other content dimensions; retrieving layers use all of theirs, so the
+          model has to be trained on before it is good again."""
 import argparse
 from dataclasses import replace
 import numpy as np
@@ -26,8 +31,11 @@ SAMPLES, TOKENS = 8, 2048   # of training text, from which the use of dimensions
 def mean(paths):
     files = [torch.load(p) for p in paths]
     for p, f in zip(paths, files):
-        if f["shape"] != files[0]["shape"]: raise SystemExit(f"grow.py: {p} has another shape than {paths[0]}: {f['shape']}, {files[0]['shape']}")
-    weights = {name: sum(f["weights"][name] for f in files) / len(files) for name in files[0]["weights"]}
+        if f["shape"] != files[0]["shape"]:
+            raise SystemExit(f"grow.py: {p} has another shape than {paths[0]}: {f['shape']}, "
+                             f"{files[0]['shape']}")
+    weights = {name: sum(f["weights"][name] for f in files) / len(files)
+               for name in files[0]["weights"]}
     return model.of(model.Shape(**files[0]["shape"]), weights)
 
 
@@ -46,7 +54,8 @@ def twice(m, layer):
 
 
 def queries_and_keys(m, tokenizer):
-    """What every layer's qkv gives for training text: [layer][tokens][(heads + 2 kv_heads) head_dim]"""
+    """What every layer's qkv gives for training text:
+    [layer][tokens][(heads + 2 kv_heads) head_dim]"""
     tok, s = corpus.Tokenizer(tokenizer), m.shape
     samples = [corpus.sample(Dice(i), tok, TOKENS, stretch=False) for i in range(SAMPLES)]
     ids = torch.from_numpy(np.stack([x.ids for x in samples])).long()[:, :-1].contiguous()
@@ -64,8 +73,8 @@ def root(m):
 
 
 def press(q, k, n):
-    """Maps (of queries, of keys) [n][dims] that keep q . k for these rows as well as n dimensions can. The keys' mean does not count:
-    a constant in all keys changes no weight of a softmax."""
+    """Maps (of queries, of keys) [n][dims] that keep q . k for these rows as well as n dimensions
+    can. The keys' mean does not count: a constant in all keys changes no weight of a softmax."""
     k = k - k.mean(0)
     a, b = root(k.T @ k / len(k)), root(q.T @ q / len(q))
     u, size, vt = torch.linalg.svd(b @ a)
@@ -81,8 +90,9 @@ def near(m, pairs, tokenizer):
     slow = [2 * p for p in pairs]
     seen = queries_and_keys(m, tokenizer)
     def rows(head, dims): return [head * D + d for d in dims]
-    first = model.rms(m.embedding) * m.attn_norm[0]                     # all that layer 0 can ever read
-    constant = torch.linalg.lstsq(first.double(), torch.ones(len(first), 1).double()).solution[:, 0].float()
+    first = model.rms(m.embedding) * m.attn_norm[0]     # all that layer 0 can ever read
+    constant = torch.linalg.lstsq(
+        first.double(), torch.ones(len(first), 1).double()).solution[:, 0].float()
     for l in range(s.layers):
         w = m.qkv[l]
         for g in range(G):
@@ -105,7 +115,8 @@ def main():
     p.add_argument("-o", required=True, dest="out")
     p.add_argument("--tokenizer", help="tokenizer.model of the run, for --near")
     p.add_argument("--twice", type=int, metavar="LAYER")
-    p.add_argument("--near", metavar="PAIRS", help="pairs of dimensions that do not rotate yet, e.g. 15,18,23,31")
+    p.add_argument("--near", metavar="PAIRS",
+                   help="pairs of dimensions that do not rotate yet, e.g. 15,18,23,31")
     p.add_argument("--seed", type=int, default=1)
     o = p.parse_args()
     torch.manual_seed(o.seed)
@@ -114,10 +125,13 @@ def main():
     if o.near:
         pairs = [int(n) for n in o.near.split(",")]
         if not o.tokenizer: p.error("--near wants --tokenizer")
-        if set(pairs) & set(m.shape.pairs): p.error(f"--near: got {o.near}, wanted pairs other than those that rotate: {m.shape.pairs}")
+        if set(pairs) & set(m.shape.pairs):
+            p.error(f"--near: got {o.near}, wanted pairs other than those that rotate: "
+                    f"{m.shape.pairs}")
         m = near(m, pairs, o.tokenizer)
     model.save(o.out, m)
-    print(f"{o.out}: {m.shape.layers} layers, pairs {m.shape.pairs}, {sum(p.numel() for p in m.parameters()) / 1e6:.2f}M parameters")
+    print(f"{o.out}: {m.shape.layers} layers, pairs {m.shape.pairs}, "
+          f"{sum(p.numel() for p in m.parameters()) / 1e6:.2f}M parameters")
 
 
 if __name__ == "__main__": main()

@@ -1,13 +1,18 @@
-"""model.py - a llama: RMSNorm, GQA with rotary positions on a few pairs of dimensions, SwiGLU, tied embeddings.
+"""model.py - a llama: RMSNorm, GQA with rotary positions on a few pairs of dimensions, SwiGLU, tied
+embeddings.
 
-float32 weights and residual stream, bfloat16 matrix products. Position p rotates only the pairs listed in `pairs`; the other
-dimensions of a head carry content alone (the GGUF says so with a frequency factor of 1e30), so distance does not wear a match out.
+float32 weights and residual stream, bfloat16 matrix products. Position p rotates only the pairs
+listed in `pairs`; the other dimensions of a head carry content alone (the GGUF says so with a
+frequency factor of 1e30), so distance does not wear a match out.
 
-The start is structured, since an induction circuit that has to arise by chance costs more tokens than the whole training:
-  look_back   head h of layer 0 looks h + 1 tokens back (a constant in embedding dimension 0 feeds the rotary pairs). The quick pairs
-              tell near tokens apart, but some of 32k far ones always rotate into the same place; each slow pair takes from those
-              up to 12 nats, so layer 0 stays local however long the text;
-  look_up     a layer compares the current tokens with what stands before each key, and copies the key's token.
+The start is structured, since an induction circuit that has to arise by chance costs more tokens
+than the whole training:
+  look_back   head h of layer 0 looks h + 1 tokens back (a constant in embedding dimension 0 feeds
+              the rotary pairs). The quick pairs tell near tokens apart, but some of 32k far ones
+              always rotate into the same place; each slow pair takes from those up to 12 nats, so
+              layer 0 stays local however long the text;
+  look_up     a layer compares the current tokens with what stands before each key, and copies the
+              key's token.
 Everything stays trainable."""
 import math
 from dataclasses import dataclass, asdict
@@ -40,7 +45,8 @@ class Shape:
     def mask(self, layer, tokens):
         """until[kv_heads][tokens] as attention.py wants it, None: causal"""
         if not self.s2_block or layer < self.s2_dense: return None
-        return s2_until(tokens, self.kv_heads, self.s2_block, self.s2_local, self.s2_stride, self.s2_offset)
+        return s2_until(tokens, self.kv_heads, self.s2_block, self.s2_local, self.s2_stride,
+                        self.s2_offset)
 
 
 def linear(x, w): return F.linear(x, w.bfloat16())
@@ -54,11 +60,13 @@ class Model(nn.Module):
         super().__init__()
         s = self.shape = shape
         q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-        def matrix(rows, columns, gain=1.0): return nn.Parameter(torch.randn(rows, columns) * gain / math.sqrt(columns))
+        def matrix(rows, columns, gain=1.0):
+            return nn.Parameter(torch.randn(rows, columns) * gain / math.sqrt(columns))
         def each(make): return nn.ParameterList([make(l) for l in range(s.layers)])
         self.embedding = nn.Parameter(torch.randn(s.vocabulary, s.width) * .05)
         self.qkv = each(lambda l: matrix(q + 2 * kv, s.width))
-        self.out = each(lambda l: matrix(s.width, q, .02 if l else .3))        # quiet branches: the structured start is heard
+        # quiet branches: the structured start is heard
+        self.out = each(lambda l: matrix(s.width, q, .02 if l else .3))
         self.gate_up = each(lambda l: matrix(2 * s.ff, s.width))
         self.down = each(lambda l: matrix(s.width, s.ff, .01))
         self.attn_norm = each(lambda l: nn.Parameter(torch.ones(s.width)))
@@ -71,7 +79,8 @@ class Model(nn.Module):
         """(parameter, row counts of the matrices stacked in it)"""
         s = self.shape
         q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-        return ([(p, [q, kv, kv]) for p in self.qkv] + [(p, [s.width]) for p in list(self.out) + list(self.down)] +
+        return ([(p, [q, kv, kv]) for p in self.qkv] +
+                [(p, [s.width]) for p in list(self.out) + list(self.down)] +
                 [(p, [s.ff, s.ff]) for p in self.gate_up])
 
     def rotation(self, positions):
@@ -80,8 +89,9 @@ class Model(nn.Module):
         return torch.from_numpy(np.stack([np.cos(a), np.sin(a)], -1).astype(np.float32))
 
     def forward(self, ids, positions, temperature=None, key_bias=None, gather=None):
-        """ids [B][T], positions numpy [B][T]; temperature [B] multiplies the attention scores. Hidden states [B][T][width].
-        gather(layer, qkv, attend's options) stands in for attention, to look into the heads or to change what they see."""
+        """ids [B][T], positions numpy [B][T]; temperature [B] multiplies the attention scores.
+        Hidden states [B][T][width]. gather(layer, qkv, attend's options) stands in for attention,
+        to look into the heads or to change what they see."""
         s = self.shape
         scale = torch.full((len(ids),), s.head_dim ** -.5)
         if temperature is not None: scale = scale * temperature
@@ -89,7 +99,8 @@ class Model(nn.Module):
         x = F.embedding(ids, self.embedding)
         for l in range(s.layers):
             h = (rms(x) * self.attn_norm[l]).bfloat16()
-            how = dict(cs=turn, pairs=self.rotated, scale=scale, key_bias=key_bias, until=s.mask(l, ids.shape[1]))
+            how = dict(cs=turn, pairs=self.rotated, scale=scale, key_bias=key_bias,
+                       until=s.mask(l, ids.shape[1]))
             h = linear(h, self.qkv[l])
             h = gather(l, h, **how) if gather else attend(h, s.heads, s.kv_heads, **how)
             x = x + linear(h, self.out[l])
@@ -100,14 +111,14 @@ class Model(nn.Module):
 
     def logits(self, hidden): return linear(hidden.bfloat16(), self.embedding)
 
-    # ---- the structured start ------------------------------------------------------------------------------------------------
+    # ---- the structured start --------------------------------------------------------------------
 
     @torch.no_grad()
     def look_back(self, gain=7.0, constant=.5):
         s = self.shape
         D, H, G = s.head_dim, s.heads, s.kv_heads
         self.embedding[:, 0] = constant
-        seen = constant / math.sqrt(.05 ** 2 + constant ** 2 / s.width)        # the constant after the norm
+        seen = constant / math.sqrt(.05 ** 2 + constant ** 2 / s.width)     # the constant, normed
         w = self.qkv[0]
         w.mul_(.3)
         for r, p in enumerate(s.pairs):
@@ -119,7 +130,7 @@ class Model(nn.Module):
                 q, angle = h * D + 2 * p, (h + 1) * self.theta[r]
                 w[q:q + 2] = 0
                 w[q, 0], w[q + 1, 0] = gain / seen * math.cos(angle), -gain / seen * math.sin(angle)
-        w[(H + G) * D:, 0] = 0                                                  # values do not carry the constant
+        w[(H + G) * D:, 0] = 0              # values do not carry the constant
 
     def written(self, h):
         """What head h of layer 0 writes, as a map of the normed embedding it sees."""
@@ -129,8 +140,8 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def look_up(self, layer, gain=1.6, copy=.4):
-        """A key matches when the token before it is the current one; in the KV heads 0, 2 .. half of the dimensions that do not
-        rotate compare one token further back, on both sides."""
+        """A key matches when the token before it is the current one; in the KV heads 0, 2 .. half
+        of the dimensions that do not rotate compare one token further back, on both sides."""
         s = self.shape
         D, H, G, R = s.head_dim, s.heads, s.kv_heads, s.heads // s.kv_heads
         one, two = self.written(0).T, self.written(1).T
@@ -146,7 +157,8 @@ class Model(nn.Module):
             k[:, 0] = 0
             half = len(still) // 2 if g % 2 == 0 else len(still)
             q[:half], k[:half] = loud(q[:half]), loud(k[:half])
-            if half < len(still): q[half:], k[half:] = loud(probe[half:] @ one), loud(probe[half:] @ two)
+            if half < len(still):
+                q[half:], k[half:] = loud(probe[half:] @ one), loud(probe[half:] @ two)
             w[[(H + g) * D + d for d in still]] = k
             carry = torch.randn(D, s.width) / math.sqrt(s.width)
             carry[:, 0] = 0
@@ -156,7 +168,8 @@ class Model(nn.Module):
                 self.out[layer][:, h * D:(h + 1) * D] = carry.T * copy
 
     def behind_layer_0(self, n=2000):
-        """The residual stream there for random text, normed, as far as heads 0 and 1 write it: [n][width]."""
+        """The residual stream there for random text, normed, as far as heads 0 and 1 write it:
+        [n][width]."""
         words, normed = self.embedding.clone(), rms(self.embedding)
         words[:, 0] = 0
         ids = torch.randint(0, self.shape.vocabulary, (3, n))
@@ -180,7 +193,8 @@ def of(shape, weights):
     return m
 
 
-def save(path, model, **more): torch.save({"shape": asdict(model.shape), "weights": model.state_dict(), **more}, path)
+def save(path, model, **more):
+    torch.save({"shape": asdict(model.shape), "weights": model.state_dict(), **more}, path)
 
 
 def load(path):

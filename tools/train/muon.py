@@ -1,9 +1,11 @@
-"""muon.py - momentum whose step is made orthogonal (Newton-Schulz iteration): Jordan et al. 2024. For matrices only."""
+"""muon.py - momentum whose step is made orthogonal (Newton-Schulz iteration): Jordan et al. 2024.
+For matrices only."""
 import torch
 
 
 def orthogonal(g):
-    """The nearest matrix with all singular values about 1, by five steps of a quintic; bfloat16 is enough."""
+    """The nearest matrix with all singular values about 1, by five steps of a quintic; bfloat16 is
+    enough."""
     flip = g.shape[0] > g.shape[1]
     x = (g.T if flip else g).bfloat16()
     x = x / (x.float().norm() + 1e-7)
@@ -15,7 +17,8 @@ def orthogonal(g):
 
 class Muon:
     def __init__(self, matrices, lr):
-        """matrices: (parameter, row counts of the matrices stacked in it), each made orthogonal for itself"""
+        """matrices: (parameter, row counts of the matrices stacked in it), each made orthogonal for
+        itself"""
         self.matrices, self.lr, self.momentum = matrices, lr, .95
         self.mean = [torch.zeros_like(p) for p, _ in matrices]
 

@@ -1,12 +1,14 @@
-"""side_by_side.py - one training in several processes: each takes a share of every step's sequences, and their gradients are averaged,
-so that all make the same step and hold the same model. PyTorch's gloo carries the gradients over shared loopback."""
+"""side_by_side.py - one training in several processes: each takes a share of every step's
+sequences, and their gradients are averaged, so that all make the same step and hold the same model.
+PyTorch's gloo carries the gradients over loopback (test_side_by_side.py checks it)."""
 import os
 import torch
 import torch.distributed as dist
 
 
 class SideBySide:
-    """Forks at once: call it before torch has computed anything. rank: 0 in the process that was started, 1.. in the others."""
+    """Forks at once: call it before torch has computed anything. rank: 0 in the process that was
+    started, 1.. in the others."""
     def __init__(self, processes, meeting):
         """meeting: a path for a file by which they find each other; it is removed"""
         self.processes, self.rank, self.meeting, self.children = processes, 0, meeting, []
@@ -18,7 +20,8 @@ class SideBySide:
                 self.rank, self.children = rank, []
                 break
             self.children.append(child)
-        dist.init_process_group("gloo", init_method=f"file://{os.path.abspath(meeting)}", rank=self.rank, world_size=processes)
+        dist.init_process_group("gloo", init_method=f"file://{os.path.abspath(meeting)}",
+                                rank=self.rank, world_size=processes)
 
     def mean_gradients(self, parameters):
         if self.processes == 1: return

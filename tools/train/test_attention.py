@@ -1,4 +1,5 @@
-"""test_attention.py - attention.py against plain float64 autograd: every option, head size and product kernel.
+"""test_attention.py - attention.py against plain float64 autograd: every option, head size and
+product kernel.
 
     /usr/bin/python3 tools/train/test_attention.py
 """
@@ -55,7 +56,8 @@ def s2_visible(T, G, block, local, stride, offset):
         for i in range(0, T, block):
             for j in range(0, i + block, block):
                 near = i // block - j // block < local
-                see[g, i:i + block, j:j + block] = near or (j // block + g * step + offset) % stride == 0
+                see[g, i:i + block, j:j + block] = (
+                    near or (j // block + g * step + offset) % stride == 0)
     return see & causal(T)
 
 
@@ -68,8 +70,8 @@ def error(got, want):
     return ((got.double() - want).norm() / want.norm()).item()
 
 
-def compare(name, B, T, H, G, D, visible=None, until=None, n_pairs=0, with_scale=False, with_bias=False, near=64,
-            size=1.0, **kernel):
+def compare(name, B, T, H, G, D, visible=None, until=None, n_pairs=0, with_scale=False,
+            with_bias=False, near=64, size=1.0, **kernel):
     torch.manual_seed(T + D)
     qkv = (torch.randn(B, T, (H + 2 * G) * D) * size).bfloat16()
     dout = torch.randn(B, T, H * D).bfloat16()
@@ -92,7 +94,8 @@ def compare(name, B, T, H, G, D, visible=None, until=None, n_pairs=0, with_scale
     errors = [error(out.detach(), want.detach())]
     errors += [error(a, b) for a, b in zip(x.grad.split(cut, 2), y.grad.split(cut, 2))]
     ok = all(e < 0.01 for e in errors)  # bf16 in, out and between products: 0.2 to 0.4 %
-    print(f"{'ok  ' if ok else 'FAIL'} {name:44s} out {errors[0]:.4f}  dq {errors[1]:.4f}  dk {errors[2]:.4f}  dv {errors[3]:.4f}")
+    print(f"{'ok  ' if ok else 'FAIL'} {name:44s} out {errors[0]:.4f}  dq {errors[1]:.4f}  "
+          f"dk {errors[2]:.4f}  dv {errors[3]:.4f}")
     return ok
 
 
@@ -103,17 +106,21 @@ def cases(**kernel):
         yield compare(f"length {T}", 1, T, 2, 1, 64, n_pairs=32, **kernel)
     yield compare("no rotation, as many KV heads", 1, 256, 3, 3, 64, **kernel)
     yield compare("scale per sequence", 3, 256, 4, 2, 64, n_pairs=8, with_scale=True, **kernel)
-    yield compare("key bias", 2, 320, 4, 2, 64, n_pairs=8, with_bias=True, with_scale=True, **kernel)
+    yield compare("key bias", 2, 320, 4, 2, 64, n_pairs=8, with_bias=True, with_scale=True,
+                  **kernel)
     yield compare("key bias, near 5", 2, 192, 4, 2, 32, with_bias=True, near=5, **kernel)
     yield compare("sharp softmax", 1, 512, 2, 1, 64, n_pairs=4, size=2.0, **kernel)
-    for block, local, stride, offset in (32, 4, 4, 0), (16, 1, 3, 1), (48, 2, 5, 2), (64, 1, 8, 1), (16, 3, 1, 0):
+    for block, local, stride, offset in ((32, 4, 4, 0), (16, 1, 3, 1), (48, 2, 5, 2), (64, 1, 8, 1),
+                                         (16, 3, 1, 0)):
         T, G = 576, 2
-        yield compare(f"s2 block {block} local {local} stride {stride} offset {offset}", 2, T, 4, G, 64, n_pairs=16,
-                      visible=s2_visible(T, G, block, local, stride, offset), with_bias=True,
-                      until=attention.s2_until(T, G, block, local, stride, offset), **kernel)
+        yield compare(f"s2 block {block} local {local} stride {stride} offset {offset}", 2, T, 4, G,
+                      64, n_pairs=16, visible=s2_visible(T, G, block, local, stride, offset),
+                      with_bias=True, until=attention.s2_until(T, G, block, local, stride, offset),
+                      **kernel)
     for sink, window in (4, 100), (0, 2), (70, 64):
         T, G = 448, 2
-        yield compare(f"window {window} sinks {sink}", 1, T, 4, G, 64, visible=window_visible(T, G, sink, window),
+        yield compare(f"window {window} sinks {sink}", 1, T, 4, G, 64,
+                      visible=window_visible(T, G, sink, window),
                       until=attention.window_until(T, G, sink, window), **kernel)
 
 
@@ -132,7 +139,8 @@ def skipping():
 
 def refusals():
     ok = True
-    for shape, heads in ((1, 100, 96), (1, 1)), ((1, 64, 3 * 40), (1, 1)), ((1, 64, 7 * 32), (3, 2)):
+    for shape, heads in (((1, 100, 96), (1, 1)), ((1, 64, 3 * 40), (1, 1)),
+                         ((1, 64, 7 * 32), (3, 2))):
         try:
             attention.attend(torch.zeros(shape).bfloat16(), *heads)
             ok = False
