@@ -1,22 +1,18 @@
 /* Looking into heads: ranks and files, narrowed heads against mode duo, what an observer is told,
- * samples, the probe against the weights of a constructed model, every score against its definition
- * in double, and the choice of layers against all choices there are. */
+ * samples, the probe against the weights of a constructed model, the copy score against its
+ * definition in double. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "attention/heads.h"
-#include "attention/mode.h"
+#include "tests/common/heads_world.h"
 #include "tests/common/temp.h"
-#include "tools/common/engine.h"
 #include "tools/common/heads_copy.h"
-#include "tools/common/heads_delta.h"
-#include "tools/common/heads_layers.h"
 #include "tools/common/heads_local.h"
 #include "tools/common/heads_picture.h"
 #include "tools/common/heads_probe.h"
 #include "tools/common/heads_table.h"
-#include "tools/common/needle_style.h"
 #include "tools/common/synth_induction.h"
 #include "tests/common/check.h"
 
@@ -141,13 +137,6 @@ static void test_picture(void **state) {                   /* from one head to 8
 
 static struct engine proto, made;                        /* the embedded model, a constructed one */
 
-static void engine_up(struct engine *e, const char *path) {
-    struct engine_args a = ENGINE_ARGS;
-    a.model = path;
-    if (engine_check(e, &a, &err) || engine_open(e, &err) || engine_load(e, &err))
-        fail_msg("%s", err.msg);
-}
-
 static int engines_up(void **state) {
     static char path[256];
     (void)state;
@@ -155,8 +144,8 @@ static int engines_up(void **state) {
     const struct recipe *recipe = recipe_by_name("F16");
     if (synth_induction(path, &(struct induction_options){ 4096, 3, 7 }, recipe, &err))
         fail_msg("%s", err.msg);
-    engine_up(&proto, "models/needle-proto.gguf");
-    engine_up(&made, path);
+    world_engine(&proto, "models/needle-proto.gguf");
+    world_engine(&made, path);
     return 0;
 }
 
@@ -167,43 +156,20 @@ static int engines_down(void **state) {
     return 0;
 }
 
-static struct session *opened(const struct engine *e, const char *mode) {
-    struct session_options so = engine_session_options(e, 1024);
-    struct session *s = NULL;
-    so.attn = mode, so.batch = 128;
-    if (session_open(&s, e->model, &so, &err)) fail_msg("%s", err.msg);
-    return s;
-}
-
-/* A sample of `length` tokens with its fact at `depth`. */
-static struct heads_sample sample_of(const struct engine *e, enum style style, int length,
-                                     double depth, int seed, struct fact *fact) {
-    struct haystack *hay;
-    struct heads_sample s;
-    style_facts(style, (uint64_t)seed, fact, 1);
-    const struct planting w = { .n_tokens = length, .depth = depth, .needle = fact->statement,
-                                .question = fact->question };
-    if (haystack_open(&hay, e->tok, NULL, 0, (uint64_t)seed, &err) ||
-        heads_sample_make(&s, hay, e->tok, &w, fact->answer, &err))
-        fail_msg("%s", err.msg);
-    haystack_close(hay);
-    return s;
-}
-
 static void test_narrowed_is_duo(void **state) {
     (void)state;
     static const float full[8] = { 1, 0, 0, 1, 1, 0, 1, 0 };
     unsigned char narrow[8];
     char mode[512];
     struct fact fact;
-    struct heads_sample x = sample_of(&proto, STYLE_STORY, 600, 30, 1, &fact);
+    struct heads_sample x = world_sample(&proto, STYLE_STORY, 600, 30, 1, &fact);
     const size_t n = (size_t)proto.model->c.n_vocab * sizeof(float);
     float *plain = malloc(n);
     const char *path = temp_path("half.tsv");
     for (int i = 0; i < 8; i++) narrow[i] = !full[i];
     if (heads_write_tsv(path, full, 4, 2, &err)) fail_msg("%s", err.msg);
     snprintf(mode, sizeof mode, "duo,heads=%s,ratio=0.5,sink=20,recent=100", path);
-    struct session *duo = opened(&proto, mode), *s = opened(&proto, "full");
+    struct session *duo = world_session(&proto, mode), *s = world_session(&proto, "full");
     assert_int_equal(session_eval(duo, x.ids, x.n, &err), 0);
     assert_int_equal(session_eval(s, x.ids, x.n, &err), 0);
     memcpy(plain, session_logits(s), n);
@@ -233,7 +199,7 @@ static void write_log(void *ctx, const struct attn_call *c) {
 
 static void test_observer(void **state) {
     (void)state;
-    struct session *s = opened(&proto, "full");
+    struct session *s = world_session(&proto, "full");
     struct log log = { 0 };
     int32_t ids[40];
     for (int i = 0; i < 40; i++) ids[i] = 100 + i;
@@ -262,7 +228,8 @@ static void test_sample(void **state) {
     for (int i = 0; i < 4; i++)
         for (int seed = 1; seed <= 20; seed++) {
             struct fact fact;
-            struct heads_sample s = sample_of(all[i].e, all[i].style, 400, seed * 5, seed, &fact);
+            struct heads_sample s = world_sample(all[i].e, all[i].style, 400, seed * 5, seed,
+                                                 &fact);
             struct tok_stream stream = { .started = true };
             char text[4096];
             size_t n = 0;
@@ -295,7 +262,7 @@ static void test_sample(void **state) {
 
 static void test_constructed(void **state) {
     (void)state;
-    struct session *s = opened(&made, "full");
+    struct session *s = world_session(&made, "full");
     struct heads_probe *p = NULL;
     const struct heads_probe_options o = { .sink = 16, .recent = 64 };
     float copy[4 * 4], first[4 * 4], harm[4 * 2], local[4 * 2], layers[4];
@@ -304,8 +271,8 @@ static void test_constructed(void **state) {
     assert_int_equal(made.model->c.n_layers, 4);
     if (heads_probe_open(&p, made.model, s, &o, &err)) fail_msg("%s", err.msg);
     for (int run = 0; run < 4; run++) {             /* the last is the first again, behind others */
-        struct heads_sample x = sample_of(&made, STYLE_COPY, 400 + run % 3 * 100,
-                                          30 + 10 * (run % 3), 1 + run % 3, &fact);
+        struct heads_sample x = world_sample(&made, STYLE_COPY, 400 + run % 3 * 100,
+                                             30 + 10 * (run % 3), 1 + run % 3, &fact);
         if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, made.model, &x, copy, &err) ||
             heads_local(p, made.model, s, &x, o.sink, o.recent, local, &err) ||
             heads_probe_ablate(p, 1, harm, &err) || heads_probe_ablate(p, 2, layers, &err))
@@ -351,20 +318,14 @@ struct naive { const struct heads_sample *x; float *copy; };
 static void look_again(void *ctx, const struct attn_call *c) {
     struct naive *w = ctx;
     const struct heads_sample *x = w->x;
-    float k[256];
+    static double weight[1024];
     for (int i = 0; i < x->n_answer; i++)
         for (int h = 0; h < 4; h++) {
             const int p = x->prompt - 1 + i;
-            const float *q = c->q +
-                             ((size_t)(p - c->pos) * 4 + (size_t)h) * (size_t)proto.model->c.k_dim;
-            double best = -INFINITY;
-            int at = -1;
-            for (int j = 0; j <= p; j++) {
-                double dot = 0;
-                kv_read(c->kv, c->layer, h / 2, j, k, NULL);
-                for (int d = 0; d < proto.model->c.k_dim; d++) dot += (double)k[d] * q[d];
-                if (dot > best) best = dot, at = j;
-            }
+            int at = 0;
+            world_weights(c, &proto.model->c, h, p, false, 0, 0, weight);
+            for (int j = 1; j <= p; j++)
+                if (weight[j] > weight[at]) at = j;
             if (at >= x->needle && at < x->needle + x->n_needle &&
                 x->ids[at] == x->ids[x->answer + i])
                 w->copy[c->layer * 4 + h] += 1.0f / x->n_answer;
@@ -373,14 +334,14 @@ static void look_again(void *ctx, const struct attn_call *c) {
 
 static void test_copy_score(void **state) {
     (void)state;
-    struct session *s = opened(&proto, "full");
+    struct session *s = world_session(&proto, "full");
     struct heads_probe *p = NULL;
     const struct heads_probe_options o = { .sink = 16, .recent = 64 };
     struct heads_tail tail;
     struct fact fact;
     if (heads_probe_open(&p, proto.model, s, &o, &err)) fail_msg("%s", err.msg);
     for (int seed = 2; seed < 6; seed++) {
-        struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, seed, &fact);
+        struct heads_sample x = world_sample(&proto, STYLE_STORY, 420, 20, seed, &fact);
         float copy[16], want[16] = { 0 };
         if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, proto.model, &x, copy, &err))
             fail_msg("%s", err.msg);
@@ -395,232 +356,6 @@ static void test_copy_score(void **state) {
     }
     heads_probe_close(p);
     session_close(s);
-}
-
-/* ---- the local harm: what heads of the embedded model gather from far away, in double ---- */
-
-struct gathering {
-    struct session *s;
-    const struct heads_sample *x;
-    int sink, recent;
-    double local[8];
-};
-
-/* The probability a query head gives each of the keys 0..p that lie near, or all of them. */
-static void weights(const struct attn_call *c, const struct model_config *m, int h, int p,
-                    bool near, int sink, int recent, double *w) {
-    const float *q = c->q + ((size_t)(p - c->pos) * m->n_heads + (size_t)h) * (size_t)m->k_dim;
-    float k[256];
-    double sum = 0, top = -INFINITY;
-    for (int j = 0; j <= p; j++) {
-        w[j] = 0;
-        kv_read(c->kv, c->layer, h / (m->n_heads / m->n_kv_heads), j, k, NULL);
-        for (int d = 0; d < m->k_dim; d++) w[j] += (double)k[d] * q[d] * m->attn_scale;
-        if (near && j >= sink && j < p - recent) w[j] = -INFINITY;
-        if (w[j] > top) top = w[j];
-    }
-    for (int j = 0; j <= p; j++) sum += w[j] = exp(w[j] - top);
-    for (int j = 0; j <= p; j++) w[j] /= sum;
-}
-
-static void gather_again(void *ctx, const struct attn_call *c) {
-    struct gathering *t = ctx;
-    const struct model_config *m = &proto.model->c;
-    const int group = m->n_heads / m->n_kv_heads, wide = m->n_heads * m->v_dim;
-    double *all = malloc(sizeof *all * 1024), *near = malloc(sizeof *near * 1024),
-           *apart = malloc(sizeof *apart * (size_t)wide);
-    float v[256], *row = malloc(sizeof *row * (size_t)wide);
-    for (int i = 0; i < t->x->n_answer; i++) {
-        const int p = t->x->prompt - 1 + i;
-        const float *x = session_hidden(t->s, p - c->pos);
-        double size = 0;
-        for (int d = 0; d < m->n_embd; d++) size += (double)x[d] * x[d];
-        memset(apart, 0, sizeof *apart * (size_t)wide);
-        for (int h = 0; h < m->n_heads; h++) {
-            weights(c, m, h, p, false, 0, 0, all);
-            weights(c, m, h, p, true, t->sink, t->recent, near);
-            for (int j = 0; j <= p; j++) {
-                kv_read(c->kv, c->layer, h / group, j, NULL, v);
-                for (int d = 0; d < m->v_dim; d++)
-                    apart[h * m->v_dim + d] += (all[j] - near[j]) * v[d];
-            }
-        }
-        /* A row of Wo meets what each KV head's group gathered. */
-        for (int r = 0; r < m->n_embd; r++) {
-            matrix_row(&proto.model->layers[c->layer].wo, r, row);
-            for (int g = 0; g < m->n_kv_heads; g++) {
-                double sum = 0;
-                for (int d = g * group * m->v_dim; d < (g + 1) * group * m->v_dim; d++)
-                    sum += row[d] * apart[d];
-                t->local[c->layer * m->n_kv_heads + g] += sum * sum / size / t->x->n_answer;
-            }
-        }
-    }
-    free(all), free(near), free(apart), free(row);
-}
-
-static void test_local(void **state) {
-    (void)state;
-    struct session *s = opened(&proto, "full");
-    struct heads_probe *p = NULL;
-    const struct heads_probe_options o = { .sink = 16, .recent = 64 };
-    struct heads_tail tail;
-    struct fact fact;
-    float local[8];
-    struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, 3, &fact);
-    struct gathering want = { .s = s, .x = &x, .sink = o.sink, .recent = o.recent };
-    if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err) ||
-        heads_local(p, proto.model, s, &x, o.sink, o.recent, local, &err) ||
-        heads_probe_watch(p, gather_again, &want, &err))
-        fail_msg("%s", err.msg);
-    for (int i = 0; i < 8; i++)
-        if (fabs(local[i] - want.local[i]) > 1e-4 * want.local[i] + 1e-9)
-            fail_msg("KV head %d-%d: %g, not %g", i / 2, i % 2, local[i], want.local[i]);
-    assert_true(local[4] + local[5] > 10 * (local[0] + local[1]));         /* layer 2 fetches */
-    heads_probe_close(p);
-    session_close(s);
-    heads_sample_free(&x);
-}
-
-/* ---- what a layer's list is worth to another, in double ---- */
-
-enum { DELTA_FROM = 590, DELTA_STEP = 3, DELTA_N = 600 };
-static const struct delta_share delta_share = { .budget = 12, .recent = 3, .sink = 1 };
-struct comparing { int rows, list[8][4][12]; double lost[16], held[16], best[4], far[4]; };
-
-static void compare_again(void *ctx, const struct attn_call *c) {
-    struct comparing *t = ctx;
-    const struct model_config *m = &proto.model->c;
-    const struct delta_share *s = &delta_share;
-    static double w[1024], mean[64], peak[1024];
-    static uint64_t scratch[128];
-    static float mass[64];
-    for (int p = DELTA_FROM, row = 0; p < c->pos + c->n; p += DELTA_STEP, row++) {
-        const int pages = p / 16 + 1;
-        int best[12], *own = t->list[row][c->layer];
-        memset(mean, 0, sizeof mean), memset(peak, 0, sizeof peak);
-        for (int h = 0; h < m->n_heads; h++) {
-            weights(c, m, h, p, false, 0, 0, w);
-            for (int j = 0; j <= p; j++)
-                mean[j / 16] += w[j] / m->n_heads, peak[j] = fmax(peak[j], w[j]);
-        }
-        for (int u = 0; u < pages; u++) mass[u] = (float)mean[u];
-        assert_int_equal(delta_choose(best, mass, pages, s, scratch), 12);
-        memset(mass, 0, sizeof mass);
-        for (int j = 0; j <= p; j++) mass[j / 16] += (float)peak[j];
-        delta_choose(own, mass, pages, s, scratch);
-        if (c->layer == 0) t->rows++;
-        for (int u = 1; u < pages - s->recent; u++) t->far[c->layer] += mean[u];
-        for (int k = 0; k < 12; k++)
-            t->best[c->layer] += best[k] >= 1 && best[k] < pages - s->recent ? mean[best[k]] : 0;
-        for (int i = 0; i <= c->layer; i++) {
-            double all = 0, far = 0;
-            for (int k = 0; k < 12; k++) {
-                const int u = t->list[row][i][k];
-                all += mean[u], far += u >= 1 && u < pages - s->recent ? mean[u] : 0;
-            }
-            t->lost[i * 4 + c->layer] += 1 - all, t->held[i * 4 + c->layer] += far;
-        }
-    }
-}
-
-static void test_lists(void **state) {
-    (void)state;
-    struct session *s = opened(&proto, "full");
-    struct heads_delta *d = NULL;
-    struct fact fact;
-    static struct comparing want;
-    struct heads_sample x = sample_of(&proto, STYLE_STORY, 700, 20, 3, &fact);
-    if (heads_delta_open(&d, proto.model, &delta_share, 1024, &err)) fail_msg("%s", err.msg);
-    /* At `early` tokens there are 24 pages: too little choice. */
-    const int early = 2 * 12 * 16, late = DELTA_FROM - 5;
-    assert_int_equal(session_eval(s, x.ids, early - 20, &err), 0);
-    session_observe(s, heads_delta_observe, d);
-    assert_int_equal(session_eval_rows(s, x.ids + early - 20, 20, &err), 0);
-    assert_int_equal(heads_delta_sums(d, &err)->rows, 0);
-    session_observe(s, NULL, NULL);
-    assert_int_equal(session_eval(s, x.ids + early, late - early, &err), 0);
-    heads_delta_sample(d, DELTA_FROM, DELTA_STEP);
-    session_observe(s, heads_delta_observe, d);
-    assert_int_equal(session_eval_rows(s, x.ids + late, DELTA_N - late, &err), 0);
-    session_truncate(s, late);
-    session_observe(s, compare_again, &want);
-    assert_int_equal(session_eval_rows(s, x.ids + late, DELTA_N - late, &err), 0);
-    const struct heads_delta_sums *got = heads_delta_sums(d, &err);
-    assert_int_equal(got->rows, 4);                        /* 590 593 596 599 */
-    assert_int_equal(want.rows, 4);
-    for (int j = 0; j < 4; j++) {
-        assert_true(fabs(got->far[j] - want.far[j]) < 1e-4 &&
-                    fabs(got->best[j] - want.best[j]) < 1e-4 && got->best[j] > 0);
-        for (int i = 0; i <= j; i++)
-            if (fabs(got->lost[i * 4 + j] - want.lost[i * 4 + j]) > 1e-4 ||
-                fabs(got->held[i * 4 + j] - want.held[i * 4 + j]) > 1e-4)
-                fail_msg("layer %d with the list of %d: %g and %g, not %g and %g", j, i,
-                         got->lost[i * 4 + j], got->held[i * 4 + j], want.lost[i * 4 + j],
-                         want.held[i * 4 + j]);
-        assert_true(got->held[j * 4 + j] <= got->best[j] + 1e-9 &&
-                    got->best[j] <= got->far[j] + 1e-9);
-    }
-    heads_delta_close(d);
-    session_close(s);
-    heads_sample_free(&x);
-}
-
-/* ---- the choice of layers, against every set there is ---- */
-
-static double keep_of(unsigned set, const double *recall, const double *weight, int n) {
-    double sum = 0;
-    for (int j = 0, from = 0; j < n; j++) {
-        if (set >> j & 1) from = j;
-        sum += weight[j] * (from == j ? 1 : recall[from * n + j]);
-    }
-    return sum;
-}
-
-static void test_layers(void **state) {
-    (void)state;
-    struct rand rng = { 5 };
-    for (int round = 0; round < 60; round++) {
-        const int n = 1 + round % 9;
-        double recall[81], weight[9], kept[9], all = 0;
-        unsigned char full[81];
-        for (int i = 0; i < n * n; i++) recall[i] = rand_below(&rng, 1000) / 1000.0;
-        for (int i = 0; i < n; i++)
-            all += weight[i] = rand_below(&rng, 4) ? rand_below(&rng, 1000) / 100.0 : 0;
-        assert_int_equal(heads_layers(full, kept, recall, weight, n, &err), 0);
-        for (int f = 1; f <= n; f++) {
-            double best = 0;
-            unsigned own = 0;
-            for (int i = 0; i < n; i++) own |= (unsigned)full[(f - 1) * n + i] << i;
-            for (unsigned set = 1; set < 1u << n; set += 2)
-                if (__builtin_popcount(set) == f)
-                    best = fmax(best, keep_of(set, recall, weight, n));
-            if (!(own & 1) || __builtin_popcount(own) != f)
-                fail_msg("%d layers of %d: set %x", f, n, own);
-            if (fabs(keep_of(own, recall, weight, n) - best) > 1e-9 ||
-                fabs(kept[f - 1] - (all > 0 ? best / all : 1)) > 1e-9)
-                fail_msg("%d layers of %d: %x keeps %g, said %g, the best %g of %g", f, n, own,
-                         keep_of(own, recall, weight, n), kept[f - 1], best, all);
-        }
-    }
-    char text[64];
-    const unsigned char some[] = { 1, 0, 1, 1 };
-    heads_layers_setting(text, sizeof text, some, 4, &delta_share);
-    assert_string_equal(text, "delta,full=0,2,3,budget=12,recent=3,sink=1");
-    assert_int_equal(attn_check(text, &err), 0);
-    heads_layers_setting(text, 20, some, 4, &delta_share);
-    assert_string_equal(text, "delta,full=0,2,3,bu");
-    uint64_t scratch[2 * 13];
-    int page[12];
-    float mass[13];
-    for (int i = 0; i < 13; i++) mass[i] = i;
-    for (int n = 1; n <= 12; n++) {                        /* no more pages than a list holds */
-        assert_int_equal(delta_choose(page, mass, n, &delta_share, scratch), n);
-        for (int i = 0; i < n; i++) assert_int_equal(page[i], i);
-    }
-    /* The least of those between goes. */
-    assert_int_equal(delta_choose(page, mass, 13, &delta_share, scratch), 12);
-    for (int i = 0; i < 12; i++) assert_int_equal(page[i], i ? i + 1 : 0);
 }
 
 static void test_stretch(void **state) {
@@ -640,14 +375,14 @@ static void stop_soon(void *ctx, int done, int total) { (void)ctx, (void)total; 
 
 static void test_interrupted(void **state) {
     (void)state;
-    struct session *s = opened(&proto, "full");
+    struct session *s = world_session(&proto, "full");
     struct heads_probe *p = NULL;
     const struct heads_probe_options o = { .sink = 16, .recent = 64, .stop = &stop,
                                            .progress = stop_soon };
     struct heads_tail tail;
     struct fact fact;
     float harm[8];
-    struct heads_sample x = sample_of(&proto, STYLE_STORY, 420, 20, 1, &fact);
+    struct heads_sample x = world_sample(&proto, STYLE_STORY, 420, 20, 1, &fact);
     if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err))
         fail_msg("%s", err.msg);
     assert_int_equal(heads_probe_ablate(p, 1, harm, &err), -1);
@@ -668,9 +403,6 @@ int main(void) {
         cmocka_unit_test(test_sample),
         cmocka_unit_test(test_constructed),
         cmocka_unit_test(test_copy_score),
-        cmocka_unit_test(test_local),
-        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_layers),
         cmocka_unit_test(test_stretch),
         cmocka_unit_test(test_interrupted),
     };

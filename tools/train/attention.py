@@ -15,8 +15,8 @@
               see s2_until, window_until
     out       bfloat16 [B][T][H * D]
 
-The C file is compiled on first use into $XDG_CACHE_HOME/needle-train (or ~/.cache/needle-train),
-under a name made of its text and the flags. Set OMP_WAIT_POLICY=passive before torch is imported:
+attention.c is compiled on first use into $XDG_CACHE_HOME/needle-train (or ~/.cache/needle-train),
+under a name made of its text, that of its headers, and the flags. Set OMP_WAIT_POLICY=passive before torch is imported:
 autograd has a thread team of its own.
 """
 import ctypes
@@ -28,7 +28,9 @@ import tempfile
 
 import torch
 
-SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "attention.c")
+HERE = os.path.dirname(os.path.abspath(__file__))
+SOURCES = [os.path.join(HERE, "attention" + end)
+           for end in (".c", ".h", "_vec.h", "_product.h", "_layout.h")]
 FLAGS = ("-O3 -march=native -mprefer-vector-width=512 -ffast-math -fopenmp -std=gnu11 "
          "-shared -fPIC").split()
 BLOCK = 64  # T must be a multiple
@@ -37,8 +39,11 @@ BLOCK = 64  # T must be a multiple
 def build(flags=()):
     """Path of the compiled kernel."""
     flags = FLAGS + list(flags)
-    with open(SOURCE, "rb") as f:
-        key = hashlib.sha256(f.read() + " ".join(flags).encode()).hexdigest()[:16]
+    key = hashlib.sha256(" ".join(flags).encode())
+    for source in SOURCES:
+        with open(source, "rb") as f:
+            key.update(f.read())
+    key = key.hexdigest()[:16]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = os.path.join(cache, "needle-train", f"attention-{key}.so")
     if not os.path.exists(path):
@@ -46,7 +51,7 @@ def build(flags=()):
         handle, new = tempfile.mkstemp(dir=os.path.dirname(path))
         os.close(handle)
         try:
-            subprocess.run([os.environ.get("CC", "gcc"), *flags, SOURCE, "-o", new, "-lm"],
+            subprocess.run([os.environ.get("CC", "gcc"), *flags, SOURCES[0], "-o", new, "-lm"],
                            check=True)
             os.replace(new, path)
         finally:
@@ -60,7 +65,7 @@ def library(flags=()):
     return ctypes.CDLL(build(flags))
 
 
-class Arguments(ctypes.Structure):  # struct attention of attention.c
+class Arguments(ctypes.Structure):  # struct attention of attention.h
     _fields_ = [(n, ctypes.c_int64) for n in
                 "batch tokens query_heads kv_heads head_dim n_pairs near amx".split()]
     _fields_ += [(n, ctypes.c_void_p) for n in "pairs cs scale key_bias until".split()]
