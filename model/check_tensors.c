@@ -48,6 +48,7 @@ int check_tensors(const struct gguf *g, struct err *err) {
     if (!memory) return fail(err, "%s: no memory to check tensors", gguf_path(g));
     if (bad == n) return 0;
     const struct gguf_tensor *t = gguf_tensor_at(g, bad);
-    return fail(err, "%s: tensor '%s' (%s): value %" PRIu64 " of row %" PRIu64 " is not a finite number",
-                t->file, t->name, dtype_name(t->type), where % t->ne[0], where / t->ne[0]);
+    return fail(err, "%s: tensor '%s' (%s): value %" PRIu64 " of row %" PRIu64 " is not a finite "
+                     "number", t->file, t->name, dtype_name(t->type), where % t->ne[0],
+                where / t->ne[0]);
 }

@@ -16,8 +16,8 @@
     out       bfloat16 [B][T][H * D]
 
 attention.c is compiled on first use into $XDG_CACHE_HOME/needle-train (or ~/.cache/needle-train),
-under a name made of its text, that of its headers, and the flags. Set OMP_WAIT_POLICY=passive before torch is imported:
-autograd has a thread team of its own.
+under a name made of its text, that of its headers, and the flags. Set OMP_WAIT_POLICY=passive
+before torch is imported: autograd has a thread team of its own.
 """
 import ctypes
 import functools

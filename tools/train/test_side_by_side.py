@@ -23,7 +23,8 @@ def main():
                     for p, a, b in zip(parameters, *starts))
         child = us.children
         us.part()                                       # rank 1 ends here
-        ended = len(child) == 1 and not os.path.exists(f"/proc/{child[0]}") and not os.path.exists(meeting)
+        ended = (len(child) == 1 and not os.path.exists(f"/proc/{child[0]}") and
+                 not os.path.exists(meeting))
         alone = SideBySide(1, meeting)
         parameters[0].grad = starts[1][0].clone()
         alone.mean_gradients(parameters[:1])
