@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""grow.py - a model to train further, made from trained ones by three changes of their weights.
+"""grow.py - a model to train further, made from trained ones by four changes of their weights.
 
     python3 grow.py RUN/model.pt [MORE/model.pt ..] --tokenizer RUN/tokenizer.model -o grown.pt
-                    [--twice LAYER] [--near PAIR,PAIR,..]
+                    [--without LAYER] [--twice LAYER] [--near PAIR,PAIR,..]
 
 Several checkpoints of one shape: the mean of their weights (of runs with a common start, it is
 often better than each).
+--without a layer is left out, one that has come to do little.
 --twice   a layer's copy is put behind it, and each writes half of what the one wrote: what it did
           is done in two steps, which training can then tell apart. The model says nearly what it
           said before.
@@ -39,14 +40,28 @@ def mean(paths):
     return model.of(model.Shape(**files[0]["shape"]), weights)
 
 
+def layer_of(name):
+    """("qkv", 3) of "qkv.3"; ("embedding", None): a weight of no layer"""
+    kind, _, n = name.rpartition(".")
+    return (kind, int(n)) if n.isdigit() else (name, None)
+
+
+def without(m, layer):
+    new = {}
+    for name, w in m.state_dict().items():
+        kind, n = layer_of(name)
+        if n is None: new[name] = w
+        elif n != layer: new[f"{kind}.{n - (n > layer)}"] = w
+    return model.of(replace(m.shape, layers=m.shape.layers - 1), new)
+
+
 def twice(m, layer):
     new = {}
     for name, w in m.state_dict().items():
-        kind, _, n = name.rpartition(".")
-        if not n.isdigit():
+        kind, n = layer_of(name)
+        if n is None:
             new[name] = w
             continue
-        n = int(n)
         if n == layer and kind in ("out", "down"): w = w / 2
         new[f"{kind}.{n + (n > layer)}"] = w
         if n == layer: new[f"{kind}.{n + 1}"] = w
@@ -114,6 +129,7 @@ def main():
     p.add_argument("checkpoint", nargs="+")
     p.add_argument("-o", required=True, dest="out")
     p.add_argument("--tokenizer", help="tokenizer.model of the run, for --near")
+    p.add_argument("--without", type=int, metavar="LAYER")
     p.add_argument("--twice", type=int, metavar="LAYER")
     p.add_argument("--near", metavar="PAIRS",
                    help="pairs of dimensions that do not rotate yet, e.g. 15,18,23,31")
@@ -121,6 +137,7 @@ def main():
     o = p.parse_args()
     torch.manual_seed(o.seed)
     m = mean(o.checkpoint)
+    if o.without is not None: m = without(m, o.without)
     if o.twice is not None: m = twice(m, o.twice)
     if o.near:
         pairs = [int(n) for n in o.near.split(",")]
