@@ -11,19 +11,6 @@
 #include "tests/common/check.h"
 
 static struct err err;
-static struct engine proto;                                /* the embedded model */
-
-static int proto_up(void **state) {
-    (void)state;
-    world_engine(&proto, "models/needle-proto.gguf");
-    return 0;
-}
-
-static int proto_down(void **state) {
-    (void)state;
-    engine_close(&proto);
-    return 0;
-}
 
 /* ---- what a layer's list is worth to another, in double ---- */
 
@@ -33,7 +20,7 @@ struct comparing { int rows, list[8][4][12]; double lost[16], held[16], best[4],
 
 static void compare_again(void *ctx, const struct attn_call *c) {
     struct comparing *t = ctx;
-    const struct model_config *m = &proto.model->c;
+    const struct model_config *m = &world.model->c;
     const struct delta_share *s = &delta_share;
     static double w[1024], mean[64], peak[1024];
     static uint64_t scratch[128];
@@ -69,12 +56,12 @@ static void compare_again(void *ctx, const struct attn_call *c) {
 
 static void test_lists(void **state) {
     (void)state;
-    struct session *s = world_session(&proto, "full");
+    struct session *s = world_session(&world, "full");
     struct heads_delta *d = NULL;
     struct fact fact;
     static struct comparing want;
-    struct heads_sample x = world_sample(&proto, STYLE_STORY, 700, 20, 3, &fact);
-    if (heads_delta_open(&d, proto.model, &delta_share, 1024, &err)) fail_msg("%s", err.msg);
+    struct heads_sample x = world_sample(&world, STYLE_STORY, 700, 20, 3, &fact);
+    if (heads_delta_open(&d, world.model, &delta_share, 1024, &err)) fail_msg("%s", err.msg);
     /* At `early` tokens there are 24 pages: too little choice. */
     const int early = 2 * 12 * 16, late = DELTA_FROM - 5;
     assert_int_equal(session_eval(s, x.ids, early - 20, &err), 0);
@@ -171,5 +158,5 @@ int main(void) {
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_layers),
     };
-    return cmocka_run_group_tests(tests, proto_up, proto_down);
+    return cmocka_run_group_tests(tests, world_up, world_down);
 }

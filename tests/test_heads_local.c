@@ -9,19 +9,6 @@
 #include "tests/common/check.h"
 
 static struct err err;
-static struct engine proto;                                /* the embedded model */
-
-static int proto_up(void **state) {
-    (void)state;
-    world_engine(&proto, "models/needle-proto.gguf");
-    return 0;
-}
-
-static int proto_down(void **state) {
-    (void)state;
-    engine_close(&proto);
-    return 0;
-}
 
 struct gathering {
     struct session *s;
@@ -32,7 +19,7 @@ struct gathering {
 
 static void gather_again(void *ctx, const struct attn_call *c) {
     struct gathering *t = ctx;
-    const struct model_config *m = &proto.model->c;
+    const struct model_config *m = &world.model->c;
     const int group = m->n_heads / m->n_kv_heads, wide = m->n_heads * m->v_dim;
     double *all = malloc(sizeof *all * 1024), *near = malloc(sizeof *near * 1024),
            *apart = malloc(sizeof *apart * (size_t)wide);
@@ -54,7 +41,7 @@ static void gather_again(void *ctx, const struct attn_call *c) {
         }
         /* A row of Wo meets what each KV head's group gathered. */
         for (int r = 0; r < m->n_embd; r++) {
-            matrix_row(&proto.model->layers[c->layer].wo, r, row);
+            matrix_row(&world.model->layers[c->layer].wo, r, row);
             for (int g = 0; g < m->n_kv_heads; g++) {
                 double sum = 0;
                 for (int d = g * group * m->v_dim; d < (g + 1) * group * m->v_dim; d++)
@@ -68,16 +55,16 @@ static void gather_again(void *ctx, const struct attn_call *c) {
 
 static void test_local(void **state) {
     (void)state;
-    struct session *s = world_session(&proto, "full");
+    struct session *s = world_session(&world, "full");
     struct heads_probe *p = NULL;
     const struct heads_probe_options o = { .sink = 16, .recent = 64 };
     struct heads_tail tail;
     struct fact fact;
     float local[8];
-    struct heads_sample x = world_sample(&proto, STYLE_STORY, 420, 20, 3, &fact);
+    struct heads_sample x = world_sample(&world, STYLE_STORY, 420, 20, 3, &fact);
     struct gathering want = { .s = s, .x = &x, .sink = o.sink, .recent = o.recent };
-    if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err) ||
-        heads_local(p, proto.model, s, &x, o.sink, o.recent, local, &err) ||
+    if (heads_probe_open(&p, world.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err) ||
+        heads_local(p, world.model, s, &x, o.sink, o.recent, local, &err) ||
         heads_probe_watch(p, gather_again, &want, &err))
         fail_msg("%s", err.msg);
     for (int i = 0; i < 8; i++)
@@ -91,5 +78,5 @@ static void test_local(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_local) };
-    return cmocka_run_group_tests(tests, proto_up, proto_down);
+    return cmocka_run_group_tests(tests, world_up, world_down);
 }

@@ -10,6 +10,20 @@ void world_engine(struct engine *e, const char *path) {
         fail_msg("%s", err.msg);
 }
 
+struct engine world;
+
+int world_up(void **state) {
+    (void)state;
+    world_engine(&world, "models/needle-proto.gguf");
+    return 0;
+}
+
+int world_down(void **state) {
+    (void)state;
+    engine_close(&world);
+    return 0;
+}
+
 struct session *world_session(const struct engine *e, const char *mode) {
     struct err err;
     struct session_options so = engine_session_options(e, 1024);

@@ -8,6 +8,10 @@
 #include "tools/common/needle_style.h"
 
 void world_engine(struct engine *, const char *path);
+/* The embedded model, for tests that look at no other. */
+extern struct engine world;
+int world_up(void **state);
+int world_down(void **state);
 /* A session of 1024 tokens, 128 a batch. */
 struct session *world_session(const struct engine *, const char *mode);
 /* A sample of `length` tokens with its fact at `depth`. */
