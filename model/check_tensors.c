@@ -16,9 +16,6 @@ static uint64_t first_bad(const struct gguf_tensor *t, float *room) {
             const size_t n = row - at < CHUNK ? (size_t)(row - at) : CHUNK;
             const size_t skip = dtype_row_bytes((enum dtype)t->type, at);
             dequant_row((enum dtype)t->type, (const char *)t->data + r * row_bytes + skip, room, n);
-            float sum = 0;                         /* x - x is 0 for finite x alone */
-            for (size_t i = 0; i < n; i++) sum += room[i] - room[i];
-            if (sum == 0) continue;
             for (size_t i = 0; i < n; i++)
                 if (!isfinite(room[i])) return r * row + at + i;
         }

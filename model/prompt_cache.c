@@ -20,10 +20,11 @@ struct header {
 };                              /* then ids, logits, keys and values, and a checksum of all that */
 
 #define FNV_START 0xcbf29ce484222325u
+#define FNV_PRIME 0x100000001b3u
 
 /* FNV-1a, going on from h. */
 static uint64_t hash(uint64_t h, const void *p, size_t n) {
-    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)p)[i]) * 0x100000001b3u;
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)p)[i]) * FNV_PRIME;
     return h;
 }
 
@@ -74,13 +75,13 @@ int prompt_cache_check(const char *path, struct err *err) {
  * unnoticed, and spreads its upper bits, so that changes do not cancel. -1: there are fewer. */
 static int checksum(FILE *f, uint64_t n, uint64_t *sum) {
     enum { CHUNK = 1 << 15 };
-    uint64_t *buf = malloc(CHUNK * sizeof *buf), h = 0xcbf29ce484222325u, left = n;
+    uint64_t *buf = malloc(CHUNK * sizeof *buf), h = FNV_START, left = n;
     while (buf && left) {
         const size_t now = left < CHUNK * sizeof *buf ? (size_t)left : CHUNK * sizeof *buf,
                      words = (now + 7) / 8;
         buf[words - 1] = 0;
         if (fread(buf, 1, now, f) != now) break;
-        for (size_t i = 0; i < words; i++) h = (h ^ buf[i]) * 0x100000001b3u, h ^= h >> 32;
+        for (size_t i = 0; i < words; i++) h = (h ^ buf[i]) * FNV_PRIME, h ^= h >> 32;
         left -= now;
     }
     const int rc = buf && !left ? 0 : -1;

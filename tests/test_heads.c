@@ -135,25 +135,21 @@ static void test_picture(void **state) {                   /* from one head to 8
 
 /* ---- sessions ---- */
 
-static struct engine proto, made;                        /* the embedded model, a constructed one */
+static struct engine made;                                 /* a constructed model */
 
 static int engines_up(void **state) {
     static char path[256];
-    (void)state;
     snprintf(path, sizeof path, "%s", temp_path("induction.gguf"));
     const struct recipe *recipe = recipe_by_name("F16");
     if (synth_induction(path, &(struct induction_options){ 4096, 3, 7 }, recipe, &err))
         fail_msg("%s", err.msg);
-    world_engine(&proto, "models/needle-proto.gguf");
     world_engine(&made, path);
-    return 0;
+    return world_up(state);
 }
 
 static int engines_down(void **state) {
-    (void)state;
-    engine_close(&proto);
     engine_close(&made);
-    return 0;
+    return world_down(state);
 }
 
 static void test_narrowed_is_duo(void **state) {
@@ -162,14 +158,14 @@ static void test_narrowed_is_duo(void **state) {
     unsigned char narrow[8];
     char mode[512];
     struct fact fact;
-    struct heads_sample x = world_sample(&proto, STYLE_STORY, 600, 30, 1, &fact);
-    const size_t n = (size_t)proto.model->c.n_vocab * sizeof(float);
+    struct heads_sample x = world_sample(&world, STYLE_STORY, 600, 30, 1, &fact);
+    const size_t n = (size_t)world.model->c.n_vocab * sizeof(float);
     float *plain = malloc(n);
     const char *path = temp_path("half.tsv");
     for (int i = 0; i < 8; i++) narrow[i] = !full[i];
     if (heads_write_tsv(path, full, 4, 2, &err)) fail_msg("%s", err.msg);
     snprintf(mode, sizeof mode, "duo,heads=%s,ratio=0.5,sink=20,recent=100", path);
-    struct session *duo = world_session(&proto, mode), *s = world_session(&proto, "full");
+    struct session *duo = world_session(&world, mode), *s = world_session(&world, "full");
     assert_int_equal(session_eval(duo, x.ids, x.n, &err), 0);
     assert_int_equal(session_eval(s, x.ids, x.n, &err), 0);
     memcpy(plain, session_logits(s), n);
@@ -199,7 +195,7 @@ static void write_log(void *ctx, const struct attn_call *c) {
 
 static void test_observer(void **state) {
     (void)state;
-    struct session *s = world_session(&proto, "full");
+    struct session *s = world_session(&world, "full");
     struct log log = { 0 };
     int32_t ids[40];
     for (int i = 0; i < 40; i++) ids[i] = 100 + i;
@@ -222,7 +218,7 @@ static void test_observer(void **state) {
 static void test_sample(void **state) {
     (void)state;
     const struct { const struct engine *e; enum style style; } all[] = {
-        { &proto, STYLE_STORY }, { &proto, STYLE_RULER },
+        { &world, STYLE_STORY }, { &world, STYLE_RULER },
         { &made, STYLE_COPY }, { &made, STYLE_RULER },
     };
     for (int i = 0; i < 4; i++)
@@ -250,11 +246,11 @@ static void test_sample(void **state) {
     struct haystack *hay;
     struct heads_sample s;
     struct planting w = { .n_tokens = 400, .needle = "The word is red.", .question = "What?" };
-    assert_int_equal(haystack_open(&hay, proto.tok, NULL, 0, 1, &err), 0);
-    assert_int_equal(heads_sample_make(&s, hay, proto.tok, &w, "blue", &err), -1);
+    assert_int_equal(haystack_open(&hay, world.tok, NULL, 0, 1, &err), 0);
+    assert_int_equal(heads_sample_make(&s, hay, world.tok, &w, "blue", &err), -1);
     assert_non_null(strstr(err.msg, "does not spell its answer 'blue'"));
     w.n_tokens = 3;
-    assert_int_equal(heads_sample_make(&s, hay, proto.tok, &w, "red", &err), -1);
+    assert_int_equal(heads_sample_make(&s, hay, world.tok, &w, "red", &err), -1);
     haystack_close(hay);
 }
 
@@ -323,7 +319,7 @@ static void look_again(void *ctx, const struct attn_call *c) {
         for (int h = 0; h < 4; h++) {
             const int p = x->prompt - 1 + i;
             int at = 0;
-            world_weights(c, &proto.model->c, h, p, false, 0, 0, weight);
+            world_weights(c, &world.model->c, h, p, false, 0, 0, weight);
             for (int j = 1; j <= p; j++)
                 if (weight[j] > weight[at]) at = j;
             if (at >= x->needle && at < x->needle + x->n_needle &&
@@ -334,16 +330,16 @@ static void look_again(void *ctx, const struct attn_call *c) {
 
 static void test_copy_score(void **state) {
     (void)state;
-    struct session *s = world_session(&proto, "full");
+    struct session *s = world_session(&world, "full");
     struct heads_probe *p = NULL;
     const struct heads_probe_options o = { .sink = 16, .recent = 64 };
     struct heads_tail tail;
     struct fact fact;
-    if (heads_probe_open(&p, proto.model, s, &o, &err)) fail_msg("%s", err.msg);
+    if (heads_probe_open(&p, world.model, s, &o, &err)) fail_msg("%s", err.msg);
     for (int seed = 2; seed < 6; seed++) {
-        struct heads_sample x = world_sample(&proto, STYLE_STORY, 420, 20, seed, &fact);
+        struct heads_sample x = world_sample(&world, STYLE_STORY, 420, 20, seed, &fact);
         float copy[16], want[16] = { 0 };
-        if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, proto.model, &x, copy, &err))
+        if (heads_probe_read(p, &x, &tail, &err) || heads_copy(p, world.model, &x, copy, &err))
             fail_msg("%s", err.msg);
         session_truncate(s, x.tail);
         session_observe(s, look_again, &(struct naive){ &x, want });
@@ -375,15 +371,15 @@ static void stop_soon(void *ctx, int done, int total) { (void)ctx, (void)total; 
 
 static void test_interrupted(void **state) {
     (void)state;
-    struct session *s = world_session(&proto, "full");
+    struct session *s = world_session(&world, "full");
     struct heads_probe *p = NULL;
     const struct heads_probe_options o = { .sink = 16, .recent = 64, .stop = &stop,
                                            .progress = stop_soon };
     struct heads_tail tail;
     struct fact fact;
     float harm[8];
-    struct heads_sample x = world_sample(&proto, STYLE_STORY, 420, 20, 1, &fact);
-    if (heads_probe_open(&p, proto.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err))
+    struct heads_sample x = world_sample(&world, STYLE_STORY, 420, 20, 1, &fact);
+    if (heads_probe_open(&p, world.model, s, &o, &err) || heads_probe_read(p, &x, &tail, &err))
         fail_msg("%s", err.msg);
     assert_int_equal(heads_probe_ablate(p, 1, harm, &err), -1);
     assert_string_equal(err.msg, "interrupted");

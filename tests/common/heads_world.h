@@ -8,7 +8,7 @@
 #include "tools/common/needle_style.h"
 
 void world_engine(struct engine *, const char *path);
-/* The embedded model, for tests that look at no other. */
+/* The embedded model, between the two. */
 extern struct engine world;
 int world_up(void **state);
 int world_down(void **state);
