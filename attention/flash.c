@@ -244,7 +244,8 @@ static void run_blocks(struct flash *f, struct attn_mode *mode, float *out, cons
 }
 
 /* Few queries, many keys: a task is one segment of one KV head. Segments go in waves of as many as
- * there is room for their results. All tokens of the call must belong to one selection block. */
+ * there is room for their results; neighbours go to one thread, as what it fetches ahead is then
+ * its own. All tokens of the call must belong to one selection block. */
 static void run_segments(struct flash *f, struct attn_mode *mode, float *out, const float *q,
                          const struct kvcache *kv, int layer, int pos, int n) {
     const int heads = f->sweep.shape.n_kv_heads, vd = f->sweep.shape.v_dim, rows = n * f->group,
@@ -278,15 +279,18 @@ static void run_segments(struct flash *f, struct attn_mode *mode, float *out, co
         #pragma omp parallel num_threads(threads(f, pos, n))
         {
             struct worker *w = &f->workers[omp_get_thread_num()];
-            #pragma omp for schedule(dynamic, 1) collapse(2)
+            int loaded = -1;                               /* whose queries w has */
+            #pragma omp for schedule(guided) collapse(2)
             for (int g = 0; g < heads; g++)
                 for (int i = 0; i < most; i++) {
                     if (i >= f->n_pieces[g]) continue;
                     const struct piece *piece = f->pieces + (size_t)g * IN_FLIGHT + i;
                     struct rows x = { layer, g, pos, n, f->group };
-                    sweep_load(&f->sweep, &w->scratch,
-                               q + (size_t)g * f->group * f->sweep.shape.k_dim, &x,
-                               kv_shape(kv)->type_k);
+                    if (loaded != g)
+                        sweep_load(&f->sweep, &w->scratch,
+                                   q + (size_t)g * f->group * f->sweep.shape.k_dim, &x,
+                                   kv_shape(kv)->type_k);
+                    loaded = g;
                     sweep_segment(&f->sweep, &w->scratch,
                                   partial_at(f->parts, g * room + (size_t)i * rows, vd), &x, kv,
                                   &f->walks[g], piece->first_span, piece->segment);

@@ -31,7 +31,7 @@ static inline size_t row_bytes(int dim) { return matrix_room_q(1, dim); }
 
 /* Making a tile brings in what a later one needs: lines from `fetch` on, as many as it reads. */
 INLINE void prefetch(const char *fetch, int line) {
-    _mm_prefetch(fetch + (size_t)line * 64, _MM_HINT_T1);
+    _mm_prefetch(fetch + (size_t)line * 64, _MM_HINT_T0);
 }
 
 INLINE const char *ahead_of(const void *page, size_t offset, ptrdiff_t ahead) {

@@ -273,34 +273,69 @@ static void load_v(void *dst, const void *const page[TILE_PAGES], enum dtype typ
 
 /* A row of whole numbers as 64 high bytes and 64 low ones. */
 INLINE void split(char *to, const __m512 w[TILE_PAGES], __m512 inverse) {
-    const __m512i up = _mm512_set1_epi16(FINE / 2), byte = _mm512_set1_epi16(FINE - 1);
+    static const _Alignas(64) unsigned char low_bytes[2 * KV_PAGE * 2] = {
+#define EIGHT(at) at, at + 2, at + 4, at + 6, at + 8, at + 10, at + 12, at + 14
+        EIGHT(0), EIGHT(64), EIGHT(16), EIGHT(80), EIGHT(32), EIGHT(96), EIGHT(48), EIGHT(112)
+    };                                       /* of two vectors packed lane by lane */
+    const __m512i low = _mm512_load_si512(low_bytes), up = _mm512_set1_epi16(FINE / 2),
+                  high = _mm512_add_epi8(low, _mm512_set1_epi8(1));
     __m512i v[TILE_PAGES];
     UNROLL for (int i = 0; i < TILE_PAGES; i++)
         v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(w[i], inverse));
     const __m512i a = _mm512_packs_epi32(v[0], v[1]), b = _mm512_packs_epi32(v[2], v[3]);
-    const __m512i high_a = _mm512_srai_epi16(_mm512_add_epi16(a, up), 8),
-                  high_b = _mm512_srai_epi16(_mm512_add_epi16(b, up), 8);
-    _mm512_store_si512(to, _mm512_packs_epi16(high_a, high_b));
-    _mm512_store_si512(to + TILE, _mm512_packus_epi16(_mm512_and_si512(a, byte),
-                                                      _mm512_and_si512(b, byte)));
+    _mm512_store_si512(to, _mm512_permutex2var_epi8(_mm512_add_epi16(a, up), high,
+                                                    _mm512_add_epi16(b, up)));
+    _mm512_store_si512(to + TILE, _mm512_permutex2var_epi8(a, low, b));
 }
 
-/* A row of weights times the scales of one or two blocks; their unit. */
-INLINE float load_weights(char *to, size_t next, const float *p, const float *scale, int two) {
-    __m512 w[2][TILE_PAGES];
+/* The highest of each of eight vectors of whole numbers: half of a vector with the other, then two
+ * vectors side by side, until eight numbers are left. */
+INLINE __m256i highest_of_each(const __m512i x[ROWS]) {
+    __m256i one[ROWS], two[ROWS / 2], four[ROWS / 4];
+    UNROLL for (int i = 0; i < ROWS; i++)
+        one[i] = _mm256_max_epi32(_mm512_castsi512_si256(x[i]),
+                                  _mm512_extracti64x4_epi64(x[i], 1));
+    UNROLL for (int i = 0; i < ROWS / 2; i++)
+        two[i] = _mm256_max_epi32(_mm256_unpacklo_epi32(one[2 * i], one[2 * i + 1]),
+                                  _mm256_unpackhi_epi32(one[2 * i], one[2 * i + 1]));
+    UNROLL for (int i = 0; i < ROWS / 4; i++)
+        four[i] = _mm256_max_epi32(_mm256_unpacklo_epi64(two[2 * i], two[2 * i + 1]),
+                                   _mm256_unpackhi_epi64(two[2 * i], two[2 * i + 1]));
+    return _mm256_max_epi32(_mm256_permute2x128_si256(four[0], four[1], 0x20),
+                            _mm256_permute2x128_si256(four[0], four[1], 0x31));
+}
+
+/* The highest magnitude of a row of weights times the scales of `blocks` blocks. */
+INLINE __m512i highest_weight(const float *p, const float *scale, int blocks) {
     __m512i most = _mm512_setzero_si512();
-    UNROLL for (int i = 0; i < TILE_PAGES; i++) {
-        const __m512 x = _mm512_loadu_ps(p + i * KV_PAGE);
-        most = magnitude(most, w[0][i] = _mm512_mul_ps(x, _mm512_load_ps(scale + i * KV_PAGE)));
-        if (two)
-            most = magnitude(
-                most, w[1][i] = _mm512_mul_ps(x, _mm512_load_ps(scale + TILE + i * KV_PAGE)));
-    }
-    const float top = highest(most);
-    const __m512 inverse = _mm512_set1_ps(inverse_of(top) * TOP);
-    split(to, w[0], inverse);
-    if (two) split(to + next, w[1], inverse);
-    return finite(top) / TOP;
+    for (int b = 0; b < blocks; b++, scale += TILE)
+        UNROLL for (int i = 0; i < TILE; i += KV_PAGE)
+            most = magnitude(most, _mm512_mul_ps(_mm512_loadu_ps(p + i),
+                                                 _mm512_load_ps(scale + i)));
+    return most;
+}
+
+/* Rows of weights times the scales of one or two blocks, one block `next` bytes behind the other;
+ * their units. All rows' highest magnitudes are found before any row waits for its own. */
+INLINE void load_weights(char *to, size_t next, const float *p, int rows, const float *scale,
+                         int blocks, float unit[ROWS]) {
+    __m512i most[ROWS];
+    float inverse[ROWS];
+    UNROLL for (int r = 0; r < ROWS; r++)
+        most[r] = r < rows ? highest_weight(p + r * TILE, scale, blocks) : _mm512_setzero_si512();
+    const __m256 top = _mm256_castsi256_ps(highest_of_each(most)), full = _mm256_set1_ps(TOP),
+                 finite = _mm256_add_ps(top, _mm256_sub_ps(top, top));
+    const __mmask8 some = _mm256_cmp_ps_mask(top, _mm256_setzero_ps(), _CMP_GT_OQ);
+    _mm256_storeu_ps(inverse, _mm256_maskz_div_ps(some, full, top));
+    _mm256_storeu_ps(unit, _mm256_div_ps(finite, full));
+    for (int r = 0; r < rows; r++, p += TILE, to += 2 * TILE)
+        for (int b = 0; b < blocks; b++) {
+            __m512 w[TILE_PAGES];
+            UNROLL for (int i = 0; i < TILE_PAGES; i++)
+                w[i] = _mm512_mul_ps(_mm512_loadu_ps(p + i * KV_PAGE),
+                                     _mm512_load_ps(scale + b * TILE + i * KV_PAGE));
+            split(to + b * next, w, _mm512_set1_ps(inverse[r]));
+        }
 }
 
 /* out[rows][BLOCK] += two C times their units. */
@@ -331,9 +366,7 @@ INLINE void gather_of(float *out, const float *p, int rows, int dim, const char 
     const float *scale = (const float *)(v + v_tiles(dim));
     for (int i = 0; i < dim; i += TWO, out += TWO, v += 4 * TILE_BYTES, scale += 2 * TILE) {
         const int two = i + BLOCK < dim;
-        for (int r = 0; r < rows; r++)
-            unit[r] = load_weights(weights[0][r], sizeof weights[0], p + (size_t)r * TILE,
-                                   scale, two);
+        load_weights(weights[0][0], sizeof weights[0], p, rows, scale, two ? 2 : 1, unit);
         FENCE;
         COLUMNS(0, 1, 4, weights[0], v)
         if (two) COLUMNS(2, 3, 5, weights[1], v + 2 * TILE_BYTES)
@@ -348,7 +381,10 @@ INLINE void gather_of(float *out, const float *p, int rows, int dim, const char 
 static void gather(float *out, const float *p, int rows, int dim, const void *v, enum dtype type,
                    uint64_t keys) {
     (void)type, (void)keys;                  /* of keys that are not seen the scales are 0 */
-    FOR_ROWS(r, n, rows) gather_of(out + (size_t)r * dim, p + (size_t)r * TILE, n, dim, v);
+    FOR_ROWS(r, n, rows) {
+        if (n == ROWS) gather_of(out + (size_t)r * dim, p + (size_t)r * TILE, ROWS, dim, v);
+        else gather_of(out + (size_t)r * dim, p + (size_t)r * TILE, n, dim, v);
+    }
 }
 
 static void gather_run(float *out, const struct matrix_tile *t, int n, void *room, int rows,
