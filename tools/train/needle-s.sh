@@ -1,34 +1,51 @@
 #!/bin/sh
-# Trains models/needle-s.gguf and, with --s2, its twin models/needle-s2.gguf. Both begin with the same 42M tokens at short lengths and
-# full attention, whose checkpoint is kept (an hour on two cores with AMX); then 17M tokens at 1024 to 32768, in full or under
-# the S2 mask (two hours, or 80 minutes). The directory (build/train) keeps checkpoints, tokenizer and logs.
+# Trains models/needle-s.gguf and, with --s2, its twin models/needle-s2.gguf, in stages. Both begin with the same 42M tokens at
+# short lengths and full attention, from scratch. Then each goes on alone, in full or under the S2 mask: tokens at 1024 to
+# 32768; the second look-up layer, which has come to do nothing, is replaced by a copy of the first (grow.py); and more tokens.
 #     tools/train/needle-s.sh [--s2] [DIRECTORY]
+# DIRECTORY (build/train) keeps a folder for each stage: checkpoint, tokenizer, log. A stage whose checkpoint is complete is not
+# run again. On two cores with AMX the base takes an hour, the rest two hours on one core (the twin: three).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 name=needle-s
-mask=
 if [ "${1:-}" = --s2 ]; then
     name=needle-s2
-    mask="--s2 32:4:2"
     shift
 fi
 dir=${1:-$here/../../build/train}
 python=${PYTHON:-/usr/bin/python3}
-mkdir -p "$dir/base"
 "$python" -c 'import torch, sentencepiece' || {
     echo "needle-s.sh: wants PyTorch and SentencePiece (Debian: apt install python3-torch python3-sentencepiece)" >&2
     exit 1
 }
 export OMP_WAIT_POLICY=passive
-if ! [ -s "$dir/base.pt" ]; then
-    "$python" "$here/train.py" --out "$dir/base" --tokens 42e6 --seed 1 --processes 2 | tee "$dir/base/log"
-    mv "$dir/base/model.pt" "$dir/base.pt"
-fi
-mkdir -p "$dir/$name"
-cp "$dir/base/tokenizer.model" "$dir/$name/"
+
+# stage NAME FLAGS..: trains DIRECTORY/NAME, with the tokenizer of the base
+stage() {
+    to=$dir/$1
+    shift
+    mkdir -p "$to"
+    ! [ -e "$to/done" ] || return 0
+    if [ "$to" != "$dir/base" ]; then cp "$dir/base/tokenizer.model" "$to/"; fi
+    { "$python" "$here/train.py" --out "$to" "$@" && touch "$to/done"; } | tee "$to/log"
+    [ -e "$to/done" ]
+}
+long="--lr .008 --adam-lr 1.5e-3 --mixed --variety-from 0 --stretch-from 0 --listing .04
+    --curriculum 1024:.1:16384,2048:.12:16384,4096:.3:16384,8192:.24:16384,16384:.18:16384,32768:.06:32768"
+short="--lr .012 --adam-lr 2e-3 --mixed --variety-from 0 --stretch-from 0 --listing .04
+    --curriculum 512:.1:8192,1024:.25:8192,2048:.25:8192,4096:.25:8192,8192:.15:8192"
+
+stage base --seed 1 --tokens 42e6 --processes 2
 # shellcheck disable=SC2086
-"$python" "$here/train.py" --out "$dir/$name" --init "$dir/base.pt" --tokens 17e6 --seed 7 $mask --lr .008 --adam-lr 1.5e-3 \
-    --mixed --curriculum 1024:.1:16384,2048:.12:16384,4096:.3:16384,8192:.22:16384,16384:.16:16384,32768:.1:32768 \
-    --variety-from 0 --stretch-from 0 --listing .04 | tee "$dir/$name/log"
-"$python" "$here/export.py" "$dir/$name/model.pt" "$dir/$name/tokenizer.model" "$here/../../models/$name.gguf" --name "$name" --type f16
+if [ $name = needle-s ]; then
+    stage long --init "$dir/base/model.pt" --seed 7 --tokens 12e6 $long
+    "$python" "$here/grow.py" "$dir/long/model.pt" -o "$dir/grown.pt" --without 3 --twice 2
+    stage $name --init "$dir/grown.pt" --seed 9 --tokens 7e6 $long
+else
+    stage s2-long --init "$dir/base/model.pt" --seed 7 --tokens 16e6 --s2 32:4:2 $long
+    stage s2-short --init "$dir/s2-long/model.pt" --seed 8 --tokens 8e6 --s2 32:4:2 $short
+    "$python" "$here/grow.py" "$dir/s2-short/model.pt" -o "$dir/s2-grown.pt" --without 3 --twice 2
+    stage $name --init "$dir/s2-grown.pt" --seed 9 --tokens 16e6 --s2 32:4:2 $long
+fi
+"$python" "$here/export.py" "$dir/$name/model.pt" "$dir/base/tokenizer.model" "$here/../../models/$name.gguf" --name "$name" --type f16
 echo "models/$name.gguf is new"
