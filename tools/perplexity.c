@@ -1,8 +1,8 @@
 /* perplexity.c - how well a model predicts a text, and how an attention mode moves its predictions.
  *
  * The text is cut into windows of -c tokens, each begun afresh (with BOS where the model wants it);
- * the second half of a window is scored. --kld MODE runs a second session beside the first and
- * compares their logits, row by row: memory stays O(vocabulary). --ids/--logits writes raw logits
+ * the second half of a window is scored. --kld MODE runs a second session beside the first,
+ * with an f16 cache, and compares their logits, row by row: memory stays O(vocabulary). --ids/--logits writes raw logits
  * for a list of token ids: how to compare with another engine. */
 #include <errno.h>
 #include <math.h>
@@ -34,7 +34,7 @@ static int parse(struct ppl *p, int argc, char **argv, struct err *err) {
         { "--chunks", FLAG_INT, &p->windows, "N",
           "stop after N windows (default: all)", 1, 1 << 30 },
         { "--kld", FLAG_STR, &p->kld, "MODE",
-          "also mean KL divergence from this mode, usually full", 0, 0 },
+          "also mean KL divergence from this mode with an f16 cache, usually full", 0, 0 },
         { "--decode", FLAG_ON, &p->decode, NULL,
           "feed one token at a time, as when generating: for modes of decode", 0, 0 },
         { "--special", FLAG_ON, &p->special, NULL, "parse special tokens in the text", 0, 0 },
@@ -220,6 +220,7 @@ static int perplexity(const struct engine *e, const struct ppl *p, struct err *e
     }
     struct session_options so = engine_session_options(e, p->n_ctx), bo = so;
     bo.attn = p->kld, bo.attn_prefill = bo.attn_decode = NULL;
+    bo.type_k = bo.type_v = DT_F16;
     window = malloc((size_t)p->n_ctx * sizeof *window);
     rows = malloc(2 * ROWS * (size_t)v * sizeof *rows);
     if (!window || !rows) { fail(err, "no memory for logits"); goto done; }

@@ -79,20 +79,29 @@ grid() {
 }
 
 tasks() {
-    needle $out/tasks.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 4k --depths 10,50,90 --trials 2
+    all=single,words,multikey,multivalue,hop,chain,count
+    needle $out/tasks.jsonl --task $all --lengths 4k --depths 10,50,90 --trials 2
+    needle $out/tasks.jsonl --task $all --lengths 4k --depths 50 --trials 2 --kv q8_0,q4_0
     ./bin/needle --plot-only $out/tasks.jsonl --table tasks --no-png | legend >"$work/table"
     block tasks "$work/table"
 }
 
-# Held-out text: stories of a seed no test uses, 4k tokens, fed one at a time so that modes of decode take part.
+# Held-out text: stories of a seed no test uses, 4k tokens, fed one at a time so that modes of decode take part; each cache type
+# beside full attention with an f16 cache.
 text() {
     ./bin/haystack $model -n 4096 -s 4242 --distractors 12 --answer /dev/null >"$work/text" 2>/dev/null
     {
-        echo "| attn | perplexity | KL(full, mode) | same top token % |"
-        echo "|---|---:|---:|---:|"
+        echo "| attn | perplexity | KL(full, mode) | same top token % | q8_0: perplexity | KL | q4_0: perplexity | KL |"
+        echo "|---|---:|---:|---:|---:|---:|---:|---:|"
         modes | while read -r mode; do
-            ./bin/perplexity $model -f "$work/text" -c 4096 --chunks 1 --decode -t "$threads" --kld full --attn "$mode" 2>/dev/null </dev/null >"$work/ppl"
-            echo "| \`$mode\` | $(sed -n 's/^ppl = //p' "$work/ppl") | $(sed -n 's/.*) = \(.*\), same top.*/\1/p' "$work/ppl") | $(sed -n 's/.*same top token \([0-9.]*\) .*/\1/p' "$work/ppl") |"
+            line="| \`$mode\` |"
+            for kv in f16 q8_0 q4_0; do
+                ./bin/perplexity $model -f "$work/text" -c 4096 --chunks 1 --decode -t "$threads" --kld full --attn "$mode" \
+                    -ctk $kv -ctv $kv 2>/dev/null </dev/null >"$work/ppl"
+                line="$line $(sed -n 's/^ppl = //p' "$work/ppl") | $(sed -n 's/.*) = \(.*\), same top.*/\1/p' "$work/ppl") |"
+                [ $kv != f16 ] || line="$line $(sed -n 's/.*same top token \([0-9.]*\) .*/\1/p' "$work/ppl") |"
+            done
+            echo "$line"
         done
     } >"$work/table"
     block text "$work/table"
