@@ -324,10 +324,10 @@ INLINE void load_weights(char *to, size_t next, const float *p, int rows, const 
     UNROLL for (int r = 0; r < ROWS; r++)
         most[r] = r < rows ? highest_weight(p + r * TILE, scale, blocks) : _mm512_setzero_si512();
     const __m256 top = _mm256_castsi256_ps(highest_of_each(most)), full = _mm256_set1_ps(TOP),
-                 finite = _mm256_add_ps(top, _mm256_sub_ps(top, top));
+                 nan = _mm256_sub_ps(top, top);            /* of what is infinite; else 0 */
     const __mmask8 some = _mm256_cmp_ps_mask(top, _mm256_setzero_ps(), _CMP_GT_OQ);
     _mm256_storeu_ps(inverse, _mm256_maskz_div_ps(some, full, top));
-    _mm256_storeu_ps(unit, _mm256_div_ps(finite, full));
+    _mm256_storeu_ps(unit, _mm256_div_ps(_mm256_add_ps(top, nan), full));
     for (int r = 0; r < rows; r++, p += TILE, to += 2 * TILE)
         for (int b = 0; b < blocks; b++) {
             __m512 w[TILE_PAGES];
