@@ -67,8 +67,7 @@ grid() {
     needle $out/grid.jsonl --task single --lengths 32k --depths 5,50 --trials 3
     needle $out/grid.jsonl --task single --lengths 32k --depths 50 --kv q8_0,q4_0 --trials 3
     depths=5,25,50,75,95
-    ask $model full $out/full.jsonl --task single,words --lengths 1k,4k,16k --depths $depths --trials 4
-    ask $model full $out/full.jsonl --task single --lengths 32k --depths $depths --trials 4
+    ask $model full $out/full.jsonl --task single,words --lengths 1k,4k,16k,32k --depths $depths --trials 4
     ./bin/needle --plot-only $out/full.jsonl --no-png | grep '^|' >"$work/table"
     block full "$work/table"
     ./bin/needle --plot-only $out/grid.jsonl --table lengths --png $out/grid.png | legend >"$work/table"
