@@ -45,7 +45,8 @@ else
     stage s2-long --init "$dir/base/model.pt" --seed 7 --tokens 16e6 --s2 32:4:2 $long
     stage s2-short --init "$dir/s2-long/model.pt" --seed 8 --tokens 8e6 --s2 32:4:2 $short
     "$python" "$here/grow.py" "$dir/s2-short/model.pt" -o "$dir/s2-grown.pt" --without 3 --twice 2
-    stage $name --init "$dir/s2-grown.pt" --seed 9 --tokens 16e6 --s2 32:4:2 $long
+    stage s2-more --init "$dir/s2-grown.pt" --seed 9 --tokens 16e6 --s2 32:4:2 $long
+    stage $name --init "$dir/s2-more/model.pt" --seed 10 --tokens 9e6 --s2 32:4:2 $long
 fi
 "$python" "$here/export.py" "$dir/$name/model.pt" "$dir/base/tokenizer.model" "$here/../../models/$name.gguf" --name "$name" --type f16
 echo "models/$name.gguf is new"
