@@ -136,7 +136,7 @@ for part; do
     esac
 done
 {
-    echo "Machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores; $(date -u +%Y-%m-%d)."
+    echo "Machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc --all) cores; $(date -u +%Y-%m-%d)."
 } >"$work/table"
 block machine "$work/table"
 echo "$page is new"
