@@ -27,7 +27,10 @@ grid "and in full" models/needle-s2.gguf --attn full
 "$needle" models/needle-s.gguf --task single --lengths 6k --depths 10 -n 16 -q --no-png --attn stream,sink=4,recent=252 >"$work/out" 2>&1
 grep -q '| stream | F16 | 6k | 1 | 0.000 |' "$work/out"; report $? "a window loses what lies outside"
 "$B/tools/haystack" models/needle-s.gguf -n 2048 -s 11 >"$work/text" 2>"$work/out"
-moved() { "$B/tools/perplexity" models/needle-s.gguf -f "$work/text" -c 1024 --kld full -ctk "$1" -ctv "$1" 2>"$work/out" | sed -n 's/^mean KL.* = \([^ ]*\) .*/\1/p'; }
+moved() {
+    "$B/tools/perplexity" models/needle-s.gguf -f "$work/text" -c 1024 --kld full -ctk "$1" -ctv "$1" 2>"$work/out" |
+        sed -n 's/^mean KL.* = \([^ ]*\) .*/\1/p'
+}
 f16=$(moved f16) q8=$(moved q8_0) q4=$(moved q4_0)
 awk -v f16="$f16" -v q8="$q8" -v q4="$q4" 'BEGIN { exit !(f16 == 0 && q8 > 0 && q4 > 10 * q8) }'
 report $? "prose moves with the cache type, measured from f16: $f16, q8_0 $q8, q4_0 $q4"

@@ -1,9 +1,9 @@
 /* perplexity.c - how well a model predicts a text, and how an attention mode moves its predictions.
  *
  * The text is cut into windows of -c tokens, each begun afresh (with BOS where the model wants it);
- * the second half of a window is scored. --kld MODE runs a second session beside the first,
- * with an f16 cache, and compares their logits, row by row: memory stays O(vocabulary). --ids/--logits writes raw logits
- * for a list of token ids: how to compare with another engine. */
+ * the second half of a window is scored. --kld MODE runs a second session beside the first, with an
+ * f16 cache, and compares their logits, row by row: memory stays O(vocabulary). --ids/--logits
+ * writes raw logits for a list of token ids: how to compare with another engine. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
