@@ -38,41 +38,71 @@ INLINE __m512i magnitude(__m512i most, __m512 x) {
     return _mm512_max_epi32(most, _mm512_and_si512(_mm512_castps_si512(x),
                                                    _mm512_set1_epi32(0x7fffffff)));
 }
-INLINE float highest(__m512i most) {
-    const int bits = _mm512_reduce_max_epi32(most);
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+
+/* The rows of a block, as many at a time as A has room for. */
+#define FOR_ROWS(r, n, rows) \
+    for (int r = 0, n; n = (rows) - r < ROWS ? (rows) - r : ROWS, r < (rows); r += ROWS)
+
+/* The highest of each of eight vectors of whole numbers: half of a vector with the other, then two
+ * vectors side by side, until eight numbers are left. */
+INLINE __m256i highest_of_each(const __m512i x[ROWS]) {
+    __m256i one[ROWS], two[ROWS / 2], four[ROWS / 4];
+    UNROLL for (int i = 0; i < ROWS; i++)
+        one[i] = _mm256_max_epi32(_mm512_castsi512_si256(x[i]),
+                                  _mm512_extracti64x4_epi64(x[i], 1));
+    UNROLL for (int i = 0; i < ROWS / 2; i++)
+        two[i] = _mm256_max_epi32(_mm256_unpacklo_epi32(one[2 * i], one[2 * i + 1]),
+                                  _mm256_unpackhi_epi32(one[2 * i], one[2 * i + 1]));
+    UNROLL for (int i = 0; i < ROWS / 4; i++)
+        four[i] = _mm256_max_epi32(_mm256_unpacklo_epi64(two[2 * i], two[2 * i + 1]),
+                                   _mm256_unpackhi_epi64(two[2 * i], two[2 * i + 1]));
+    return _mm256_max_epi32(_mm256_permute2x128_si256(four[0], four[1], 0x20),
+                            _mm256_permute2x128_si256(four[0], four[1], 0x31));
 }
 
-/* 1 / top, or 0 where there is none. */
-INLINE float inverse_of(float top) { return top > 0 ? 1 / top : 0; }
-
-/* Top itself; NaN if it is infinite. */
-INLINE float finite(float top) { return top + (top - top); }
+/* By their highest magnitudes: what takes each row to whole numbers up to TOP (0 where there is
+ * none), and the unit these then count in (NaN where something is infinite). */
+INLINE void units_of(const __m512i most[ROWS], float inverse[ROWS], float unit[ROWS]) {
+    const __m256 top = _mm256_castsi256_ps(highest_of_each(most)), full = _mm256_set1_ps(TOP),
+                 nan = _mm256_sub_ps(top, top);            /* of what is infinite; else 0 */
+    const __mmask8 some = _mm256_cmp_ps_mask(top, _mm256_setzero_ps(), _CMP_GT_OQ);
+    const __m256 one = _mm256_maskz_div_ps(some, _mm256_set1_ps(1), top);
+    _mm256_storeu_ps(inverse, _mm256_mul_ps(one, full));
+    _mm256_storeu_ps(unit, _mm256_div_ps(_mm256_add_ps(top, nan), full));
+}
 
 /* ---- Queries ---- */
 
 /* High parts, then, half a row further, low ones; behind the high ones the row's unit. */
 INLINE float *unit_at(char *row, int dim) { return (float *)(row + row_bytes(dim) / 2 - 64); }
 
+INLINE void load_query(char *row, const float *q, int dim, __m512 inverse) {
+    for (int i = 0; i < dim; i += 16) {
+        const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(q + i), inverse));
+        char *high = row + 2 * (i / BLOCK * BLOCK) + i % BLOCK + (i & BLOCK),
+             *low = high + row_bytes(dim) / 2;
+        _mm_storeu_si128((__m128i *)low, _mm512_cvtepi32_epi8(v));
+        const __m512i up = _mm512_add_epi32(v, _mm512_set1_epi32(FINE / 2));
+        _mm_storeu_si128((__m128i *)high, _mm512_cvtepi32_epi8(_mm512_srai_epi32(up, 8)));
+    }
+}
+
 static void load_q(void *dst, const float *q, int rows, int dim, enum dtype type) {
     (void)type;
     char *row = dst;
-    for (int r = 0; r < rows; r++, q += dim, row += row_bytes(dim)) {
-        __m512i most = _mm512_setzero_si512();
-        for (int i = 0; i < dim; i += 16) most = magnitude(most, _mm512_loadu_ps(q + i));
-        const float top = highest(most);
-        const __m512 inverse = _mm512_set1_ps(inverse_of(top) * TOP);
-        memset(row, 0, row_bytes(dim));
-        *unit_at(row, dim) = finite(top) / TOP;
-        for (int i = 0; i < dim; i += 16) {
-            const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(q + i), inverse));
-            char *high = row + 2 * (i / BLOCK * BLOCK) + i % BLOCK + (i & BLOCK),
-                 *low = high + row_bytes(dim) / 2;
-            _mm_storeu_si128((__m128i *)low, _mm512_cvtepi32_epi8(v));
-            const __m512i up = _mm512_add_epi32(v, _mm512_set1_epi32(FINE / 2));
-            _mm_storeu_si128((__m128i *)high, _mm512_cvtepi32_epi8(_mm512_srai_epi32(up, 8)));
+    FOR_ROWS(first, n, rows) {
+        __m512i most[ROWS];
+        float inverse[ROWS], unit[ROWS];
+        for (int r = 0; r < ROWS; r++) {
+            most[r] = _mm512_setzero_si512();
+            for (int i = 0; i < dim && r < n; i += 16)
+                most[r] = magnitude(most[r], _mm512_loadu_ps(q + (size_t)r * dim + i));
+        }
+        units_of(most, inverse, unit);
+        for (int r = 0; r < n; r++, q += dim, row += row_bytes(dim)) {
+            memset(row, 0, row_bytes(dim));
+            *unit_at(row, dim) = unit[r];
+            load_query(row, q, dim, _mm512_set1_ps(inverse[r]));
         }
     }
 }
@@ -169,10 +199,6 @@ INLINE void scores_of(float *s, const char *q, int rows, int dim,
         }
     }
 }
-
-/* The rows of a block, as many at a time as A has room for. */
-#define FOR_ROWS(r, n, rows) \
-    for (int r = 0, n; n = (rows) - r < ROWS ? (rows) - r : ROWS, r < (rows); r += ROWS)
 
 static void scores(float *s, const void *q, int first, int rows, int dim, const void *k,
                    enum dtype type, unsigned pages) {
@@ -288,23 +314,6 @@ INLINE void split(char *to, const __m512 w[TILE_PAGES], __m512 inverse) {
     _mm512_store_si512(to + TILE, _mm512_permutex2var_epi8(a, low, b));
 }
 
-/* The highest of each of eight vectors of whole numbers: half of a vector with the other, then two
- * vectors side by side, until eight numbers are left. */
-INLINE __m256i highest_of_each(const __m512i x[ROWS]) {
-    __m256i one[ROWS], two[ROWS / 2], four[ROWS / 4];
-    UNROLL for (int i = 0; i < ROWS; i++)
-        one[i] = _mm256_max_epi32(_mm512_castsi512_si256(x[i]),
-                                  _mm512_extracti64x4_epi64(x[i], 1));
-    UNROLL for (int i = 0; i < ROWS / 2; i++)
-        two[i] = _mm256_max_epi32(_mm256_unpacklo_epi32(one[2 * i], one[2 * i + 1]),
-                                  _mm256_unpackhi_epi32(one[2 * i], one[2 * i + 1]));
-    UNROLL for (int i = 0; i < ROWS / 4; i++)
-        four[i] = _mm256_max_epi32(_mm256_unpacklo_epi64(two[2 * i], two[2 * i + 1]),
-                                   _mm256_unpackhi_epi64(two[2 * i], two[2 * i + 1]));
-    return _mm256_max_epi32(_mm256_permute2x128_si256(four[0], four[1], 0x20),
-                            _mm256_permute2x128_si256(four[0], four[1], 0x31));
-}
-
 /* The highest magnitude of a row of weights times the scales of `blocks` blocks. */
 INLINE __m512i highest_weight(const float *p, const float *scale, int blocks) {
     __m512i most = _mm512_setzero_si512();
@@ -315,26 +324,22 @@ INLINE __m512i highest_weight(const float *p, const float *scale, int blocks) {
     return most;
 }
 
-/* Rows of weights times the scales of one or two blocks, one block `next` bytes behind the other;
- * their units. All rows' highest magnitudes are found before any row waits for its own. */
-INLINE void load_weights(char *to, size_t next, const float *p, int rows, const float *scale,
+/* Rows of weights times the scales of one or two blocks; their units. All rows' highest magnitudes
+ * are found before any row waits for its own. */
+INLINE void load_weights(char to[2][ROWS][2 * TILE], const float *p, int rows, const float *scale,
                          int blocks, float unit[ROWS]) {
     __m512i most[ROWS];
     float inverse[ROWS];
     UNROLL for (int r = 0; r < ROWS; r++)
         most[r] = r < rows ? highest_weight(p + r * TILE, scale, blocks) : _mm512_setzero_si512();
-    const __m256 top = _mm256_castsi256_ps(highest_of_each(most)), full = _mm256_set1_ps(TOP),
-                 nan = _mm256_sub_ps(top, top);            /* of what is infinite; else 0 */
-    const __mmask8 some = _mm256_cmp_ps_mask(top, _mm256_setzero_ps(), _CMP_GT_OQ);
-    _mm256_storeu_ps(inverse, _mm256_maskz_div_ps(some, full, top));
-    _mm256_storeu_ps(unit, _mm256_div_ps(_mm256_add_ps(top, nan), full));
-    for (int r = 0; r < rows; r++, p += TILE, to += 2 * TILE)
+    units_of(most, inverse, unit);
+    for (int r = 0; r < rows; r++, p += TILE)
         for (int b = 0; b < blocks; b++) {
             __m512 w[TILE_PAGES];
             UNROLL for (int i = 0; i < TILE_PAGES; i++)
                 w[i] = _mm512_mul_ps(_mm512_loadu_ps(p + i * KV_PAGE),
                                      _mm512_load_ps(scale + b * TILE + i * KV_PAGE));
-            split(to + b * next, w, _mm512_set1_ps(inverse[r]));
+            split(to[b][r], w, _mm512_set1_ps(inverse[r]));
         }
 }
 
@@ -366,7 +371,7 @@ INLINE void gather_of(float *out, const float *p, int rows, int dim, const char 
     const float *scale = (const float *)(v + v_tiles(dim));
     for (int i = 0; i < dim; i += TWO, out += TWO, v += 4 * TILE_BYTES, scale += 2 * TILE) {
         const int two = i + BLOCK < dim;
-        load_weights(weights[0][0], sizeof weights[0], p, rows, scale, two ? 2 : 1, unit);
+        load_weights(weights, p, rows, scale, two ? 2 : 1, unit);
         FENCE;
         COLUMNS(0, 1, 4, weights[0], v)
         if (two) COLUMNS(2, 3, 5, weights[1], v + 2 * TILE_BYTES)

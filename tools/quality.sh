@@ -8,6 +8,7 @@ model=models/needle-s.gguf
 twin=models/needle-s2.gguf
 out=docs/quality
 page=docs/quality.md
+all=single,words,multikey,multivalue,hop,chain,count
 threads=${THREADS:-2}
 mkdir -p $out
 work=$(mktemp -d)
@@ -78,7 +79,6 @@ grid() {
 }
 
 tasks() {
-    all=single,words,multikey,multivalue,hop,chain,count
     needle $out/tasks.jsonl --task $all --lengths 4k --depths 10,50,90 --trials 2
     needle $out/tasks.jsonl --task $all --lengths 4k --depths 50 --trials 2 --kv q8_0,q4_0
     ./bin/needle --plot-only $out/tasks.jsonl --table tasks --no-png | legend >"$work/table"
@@ -108,7 +108,7 @@ text() {
 
 twins() {
     for pair in "$model full" "$twin s2" "$model s2,approx=1,block=32,local=4,stride=2,dense_first=0,dense_every=0,sink=0"; do
-        ask "${pair% *}" "${pair#* }" $out/twins.jsonl --task single,words,multikey,multivalue,hop,chain,count --lengths 1k,4k,16k \
+        ask "${pair% *}" "${pair#* }" $out/twins.jsonl --task $all --lengths 1k,4k,16k \
             --depths 5,50,95
     done
     ./bin/needle --plot-only $out/twins.jsonl --table pivot --no-png | legend >"$work/table"

@@ -30,21 +30,23 @@ stage() {
     { "$python" "$here/train.py" --out "$to" "$@" && touch "$to/done"; } | tee "$to/log"
     [ -e "$to/done" ]
 }
-long="--lr .008 --adam-lr 1.5e-3 --mixed --variety-from 0 --stretch-from 0 --listing .04
+# grow FROM TO: the copy of layer 2 in the place of layer 3
+grow() { "$python" "$here/grow.py" "$dir/$1/model.pt" -o "$dir/$2.pt" --without 3 --twice 2; }
+mixed="--mixed --variety-from 0 --stretch-from 0 --listing .04"
+long="$mixed --lr .008 --adam-lr 1.5e-3
     --curriculum 1024:.1:16384,2048:.12:16384,4096:.3:16384,8192:.24:16384,16384:.18:16384,32768:.06:32768"
-short="--lr .012 --adam-lr 2e-3 --mixed --variety-from 0 --stretch-from 0 --listing .04
-    --curriculum 512:.1:8192,1024:.25:8192,2048:.25:8192,4096:.25:8192,8192:.15:8192"
+short="$mixed --lr .012 --adam-lr 2e-3 --curriculum 512:.1:8192,1024:.25:8192,2048:.25:8192,4096:.25:8192,8192:.15:8192"
 
 stage base --seed 1 --tokens 42e6 --processes 2
 # shellcheck disable=SC2086
 if [ $name = needle-s ]; then
     stage long --init "$dir/base/model.pt" --seed 7 --tokens 12e6 $long
-    "$python" "$here/grow.py" "$dir/long/model.pt" -o "$dir/grown.pt" --without 3 --twice 2
+    grow long grown
     stage $name --init "$dir/grown.pt" --seed 9 --tokens 7e6 $long
 else
     stage s2-long --init "$dir/base/model.pt" --seed 7 --tokens 16e6 --s2 32:4:2 $long
     stage s2-short --init "$dir/s2-long/model.pt" --seed 8 --tokens 8e6 --s2 32:4:2 $short
-    "$python" "$here/grow.py" "$dir/s2-short/model.pt" -o "$dir/s2-grown.pt" --without 3 --twice 2
+    grow s2-short s2-grown
     stage s2-more --init "$dir/s2-grown.pt" --seed 9 --tokens 16e6 --s2 32:4:2 $long
     stage $name --init "$dir/s2-more/model.pt" --seed 10 --tokens 9e6 --s2 32:4:2 $long
 fi
